@@ -1,0 +1,174 @@
+//! A child process writes and is killed in the middle. Whatever it had acknowledged must be there.
+//!
+//! SIGKILL shows that nothing is held back in the process. What the kernel holds is the engines'
+//! business (`synchronous=FULL`, `Durability::Immediate`), which the unit tests check by their
+//! settings.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail by panicking"
+)]
+
+use std::{
+    collections::BTreeSet,
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use micro_core::Namespace;
+use micro_storage::{Change, Keys, Sqlite};
+
+const ENGINE: &str = "MICRO_TEST_CRASH_ENGINE";
+const PLACE: &str = "MICRO_TEST_CRASH_PLACE";
+const FIRST: &str = "MICRO_TEST_CRASH_FIRST";
+const ROUNDS: u32 = 4;
+const WRITERS: u32 = 8;
+const STEPS: &[&str] = &["CREATE TABLE t (id INTEGER PRIMARY KEY, half INTEGER NOT NULL UNIQUE)"];
+
+fn acknowledge(id: u32) {
+    // One write call per line: the parent reads complete lines only.
+    let _ = std::io::stdout()
+        .lock()
+        .write_all(format!("ack {id}\n").as_bytes());
+    let _ = std::io::stdout().flush();
+}
+
+/// Not a test of its own: the body of the child process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn child() {
+    let (Ok(engine), Ok(place), Ok(first)) = (
+        std::env::var(ENGINE),
+        std::env::var(PLACE),
+        std::env::var(FIRST),
+    ) else {
+        return;
+    };
+    let first: u32 = first.parse().unwrap();
+    let place = Path::new(&place);
+    match engine.as_str() {
+        "sqlite" => {
+            let db = Sqlite::open(place).unwrap();
+            db.migrate("test", STEPS).unwrap();
+            for writer in 0..WRITERS {
+                let db = db.clone();
+                tokio::spawn(async move {
+                    for id in (first + writer..).step_by(WRITERS as usize) {
+                        // Two rows that only make sense together.
+                        db.write(move |tx| {
+                            tx.execute("INSERT INTO t VALUES (?1, ?2)", (2 * id, 2 * id))?;
+                            tx.execute("INSERT INTO t VALUES (?1, ?2)", (2 * id + 1, 2 * id + 1))
+                        })
+                        .await
+                        .unwrap();
+                        acknowledge(id);
+                    }
+                });
+            }
+        }
+        _ => {
+            let keys = Keys::open(place, 1 << 20).unwrap();
+            for writer in 0..WRITERS {
+                let table = keys.table(&Namespace::operator(), "t");
+                tokio::spawn(async move {
+                    for id in (first + writer..).step_by(WRITERS as usize) {
+                        let pair = [2 * id, 2 * id + 1].map(|half| Change::Put {
+                            key: half.to_be_bytes().into(),
+                            value: vec![1; 500],
+                        });
+                        table.batch(pair.into()).await.unwrap();
+                        acknowledge(id);
+                    }
+                });
+            }
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+/// Runs the child, kills it after some acknowledgements, and gives all that it had acknowledged.
+fn crash(engine: &str, place: &Path, first: u32, after: usize) -> BTreeSet<u32> {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["child", "--exact", "--nocapture", "--test-threads=1"])
+        .env(ENGINE, engine)
+        .env(PLACE, place)
+        .env(FIRST, first.to_string())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .unwrap();
+    let mut acknowledged = BTreeSet::new();
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    let mut killed = false;
+    loop {
+        line.clear();
+        if lines.read_line(&mut line).unwrap() == 0 {
+            break;
+        }
+        if let Some((_, id)) = line.trim_end().split_once("ack ")
+            && line.ends_with('\n')
+        {
+            acknowledged.insert(id.parse().unwrap());
+        }
+        if !killed && acknowledged.len() >= after {
+            child.kill().unwrap();
+            killed = true;
+        }
+    }
+    child.wait().unwrap();
+    assert!(killed, "the child ended by itself");
+    acknowledged
+}
+
+/// `present` gives every stored half after a reopen.
+fn rounds(engine: &str, present: impl Fn(&Path) -> BTreeSet<u32>) {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("state");
+    let mut expected = BTreeSet::new();
+    for round in 0..ROUNDS {
+        let first = round * 1_000_000;
+        let after = [1, 40, 300, 700][round as usize];
+        expected.extend(crash(engine, &place, first, after));
+        let present = present(&place);
+        for id in &expected {
+            assert!(
+                present.contains(&(2 * id)) && present.contains(&(2 * id + 1)),
+                "{engine}: {id} was acknowledged and is gone"
+            );
+        }
+        for half in &present {
+            assert!(
+                present.contains(&(half ^ 1)),
+                "{engine}: half of a transaction is there"
+            );
+        }
+    }
+}
+
+#[test]
+fn sqlite_keeps_every_acknowledged_write() {
+    rounds("sqlite", |place| {
+        let db = Sqlite::open(place).unwrap();
+        db.read_blocking(|c| {
+            let check: String = c.query_row("PRAGMA integrity_check", [], |r| r.get(0))?;
+            assert_eq!(check, "ok");
+            c.prepare("SELECT id FROM t")?
+                .query_map([], |r| r.get(0))?
+                .collect()
+        })
+        .unwrap()
+    });
+}
+
+#[test]
+fn keys_keep_every_acknowledged_write() {
+    rounds("keys", |place| {
+        let keys = Keys::open(place, 1 << 20).unwrap();
+        let all = keys.table(&Namespace::operator(), "t").scan(b"").unwrap();
+        all.into_iter()
+            .map(|(k, _)| u32::from_be_bytes(k.try_into().unwrap()))
+            .collect()
+    });
+}
