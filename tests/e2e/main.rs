@@ -1,0 +1,21 @@
+//! The product as its users meet it: the real binary, the real CLI, curl, real services.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "tests"
+)]
+
+mod announcement;
+mod bad_input;
+mod deploys;
+mod first_access;
+mod fixtures;
+mod gateway;
+mod languages;
+mod plain_http;
+mod rules;
+mod server_process;
+mod survival;
+mod tenants;

@@ -1,0 +1,37 @@
+//! Benchmarks beside peers, in one interleaved run; figures are ratios first. What the rows mean is
+//! in `docs/explanation/performance.md`.
+
+mod footprint;
+mod gateway;
+mod process;
+
+use anyhow::{Result, bail};
+
+use crate::shell;
+
+/// Runs one benchmark by name.
+pub(crate) fn run(args: &[&str]) -> Result<()> {
+    match args {
+        ["gateway", rest @ ..] => gateway::run(rest),
+        ["footprint"] => footprint::run(),
+        other => bail!("unknown benchmark {other:?}; there are gateway and footprint"),
+    }
+}
+
+/// Builds the product as packaged, and the generator and backend beside it.
+fn build() -> Result<std::path::PathBuf> {
+    shell::run(&mut shell::cargo(&[
+        "build",
+        "--profile",
+        "dist",
+        "--package",
+        "micro",
+    ]))?;
+    shell::run(&mut shell::cargo(&[
+        "build",
+        "--release",
+        "--package",
+        "micro-benches",
+    ]))?;
+    Ok(shell::target())
+}
