@@ -1,0 +1,25 @@
+//! The service that the tests of this crate describe in every way.
+
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+};
+
+use micro_schema::{Method, Schema, protos};
+
+/// Its compiled descriptors.
+pub fn set() -> Vec<u8> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/protos");
+    protos::compile_dir(&dir).unwrap().unwrap()
+}
+
+/// Its schema, made once.
+pub fn shop() -> Arc<Schema> {
+    static SHOP: OnceLock<Arc<Schema>> = OnceLock::new();
+    Arc::clone(SHOP.get_or_init(|| Arc::new(Schema::from_descriptor_set(&set()).unwrap())))
+}
+
+/// One of its methods.
+pub fn method(endpoint: &str) -> Method {
+    shop().method(endpoint).unwrap().clone()
+}
