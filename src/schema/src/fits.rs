@@ -65,9 +65,10 @@ impl<'de> Visitor<'de> for Fit<'_, '_> {
     }
 
     fn visit_str<E>(self, _: &str) -> Result<bool, E> {
-        Ok(matches!(
+        // Readers of protobuf's JSON take numbers as texts.
+        Ok(!matches!(
             self.0,
-            Type::String | Type::Bytes | Type::Text(_) | Type::Enum(_)
+            Type::Bool | Type::Message(_) | Type::List(_) | Type::Map(_)
         ))
     }
 

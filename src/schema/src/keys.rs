@@ -75,7 +75,7 @@ fn in_message<'a>(
         if head.is_empty() || tail.is_empty() {
             continue;
         }
-        if let Some(field) = fields.get(head)
+        if let Some(field) = fields.find(head)
             && let Type::Message(inner) = &field.kind
         {
             let below_it: Vec<&str> = std::iter::once(tail).chain(rest.iter().copied()).collect();

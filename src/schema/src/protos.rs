@@ -43,7 +43,7 @@ pub fn compile_dir(dir: &Path) -> Result<Option<Vec<u8>>, Error> {
         let file = File::open(&name, &dir.join(&path)).map_err(|e| broken(&e))?;
         files.insert(name, file);
     }
-    let resolver = Resolver::new(files);
+    let resolver = Resolver::new(dir, files)?;
     let roots: Vec<String> = resolver.with_services();
     if roots.is_empty() {
         return Ok(None);
@@ -115,7 +115,7 @@ struct Resolver {
 }
 
 impl Resolver {
-    fn new(by_path: BTreeMap<String, File>) -> Self {
+    fn new(dir: &Path, by_path: BTreeMap<String, File>) -> Result<Self, Error> {
         let mut names: BTreeMap<String, String> = BTreeMap::new();
         let imports: BTreeSet<(&str, &str)> = by_path
             .iter()
@@ -135,13 +135,21 @@ impl Resolver {
         }
         let mut files = BTreeMap::new();
         for (path, file) in by_path {
-            let name = names.remove(&path).unwrap_or(path);
-            files.entry(name).or_insert(file);
+            match names.remove(&path) {
+                Some(name) if name != path => {
+                    // A descriptor carries its file's name, so it is read again under the other one.
+                    let file = File::open(&name, &dir.join(&path)).map_err(|e| broken(&e))?;
+                    files.insert(name, file);
+                }
+                _ => {
+                    files.entry(path).or_insert(file);
+                }
+            }
         }
-        Self {
+        Ok(Self {
             files,
             google: GoogleFileResolver::new(),
-        }
+        })
     }
 
     fn with_services(&self) -> Vec<String> {
@@ -178,11 +186,6 @@ fn imported<'f>(
 }
 
 impl FileResolver for Resolver {
-    fn resolve_path(&self, path: &Path) -> Option<String> {
-        let name = path.to_str()?;
-        self.files.contains_key(name).then(|| name.to_owned())
-    }
-
     fn open_file(&self, name: &str) -> Result<File, protox::Error> {
         match self.files.get(name) {
             Some(file) => Ok(file.clone()),

@@ -109,6 +109,9 @@ async fn fetch(address: SocketAddr) -> Result<Vec<u8>, ReflectError> {
             Ok(set) => return Ok(set),
             // Some servers refuse the method only after the headers.
             Err(Problem::Status(status)) if status.code() == Code::Unimplemented => {}
+            Err(_) if !matches!(seen.get(), Some(Seen::Grpc)) => {
+                return Err(ReflectError::NotGrpc(address));
+            }
             Err(problem) => return Err(failed(problem.to_string())),
         }
     }

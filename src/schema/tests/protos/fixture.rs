@@ -8,18 +8,18 @@ use std::{
 use micro_schema::{Method, Schema, protos};
 
 /// Its compiled descriptors.
-pub fn set() -> Vec<u8> {
+pub(crate) fn set() -> Vec<u8> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/protos");
     protos::compile_dir(&dir).unwrap().unwrap()
 }
 
 /// Its schema, made once.
-pub fn shop() -> Arc<Schema> {
+pub(crate) fn shop() -> Arc<Schema> {
     static SHOP: OnceLock<Arc<Schema>> = OnceLock::new();
     Arc::clone(SHOP.get_or_init(|| Arc::new(Schema::from_descriptor_set(&set()).unwrap())))
 }
 
 /// One of its methods.
-pub fn method(endpoint: &str) -> Method {
+pub(crate) fn method(endpoint: &str) -> Method {
     shop().method(endpoint).unwrap().clone()
 }
