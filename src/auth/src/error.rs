@@ -90,8 +90,8 @@ pub enum Error {
         "this one-time login token is not valid: it was used, it is older than 15 minutes, or it is not the one of the last start"
     )]
     NotClaimable,
-    /// The node has a user already.
-    #[error("this node has an account already")]
+    /// The node has an administrator already.
+    #[error("this node has an administrator already")]
     AlreadyClaimed,
     /// The first account needs a real secret.
     #[error("the secret is too short for an administrator; use at least {0} characters")]
@@ -163,7 +163,7 @@ impl Fault for Error {
             ),
             Self::Busy => Some("try again in a moment".into()),
             Self::NotClaimable => {
-                Some("restart the server: it prints a new one while it has no account".into())
+                Some("restart the server: it prints a new one while nobody can administer it".into())
             }
             Self::AlreadyClaimed => Some("log in with `micro login`".into()),
             Self::Key { .. } => Some(

@@ -182,6 +182,15 @@ pub(crate) fn has_user(c: &Connection, namespace: &Namespace) -> rusqlite::Resul
     )
 }
 
+/// Whether somebody can log in to `micro` and administer the node.
+pub(crate) fn has_administrator(c: &Connection) -> rusqlite::Result<bool> {
+    Ok(list(c, &Namespace::operator())?.iter().any(administers))
+}
+
+fn administers(account: &Account) -> bool {
+    account.kind == "user" && account.is_admin()
+}
+
 /// Whether an account like this could be added.
 pub(crate) fn has_room(c: &Connection, account: &Account) -> Answer<()> {
     let namespace = account.issuer.as_str();
@@ -237,9 +246,9 @@ pub(crate) fn insert(tx: &Transaction<'_>, record: &Record) -> Answer<()> {
     Ok(Ok(()))
 }
 
-/// Adds the first user of a namespace; refused when it has one.
+/// Adds the first administrator of the node; refused when there is one.
 pub(crate) fn insert_first(tx: &Transaction<'_>, record: &Record) -> Answer<()> {
-    if has_user(tx, &record.account.issuer)? {
+    if has_administrator(tx)? {
         return Ok(Err(Error::AlreadyClaimed));
     }
     insert(tx, record)
@@ -250,7 +259,6 @@ pub(crate) fn delete(tx: &Transaction<'_>, namespace: &Namespace, id: &str) -> A
     let Some(record) = by_id(tx, namespace, id)? else {
         return Ok(Err(Error::AccountNotFound));
     };
-    let administers = |a: &Account| a.kind == "user" && a.is_admin();
     if namespace.is_operator()
         && administers(&record.account)
         && !list(tx, namespace)?

@@ -75,10 +75,7 @@ impl Service {
                 "Removed the default account, because this node can be reached by others."
             );
         }
-        let claimed = sqlite.read_blocking(|c| repo::has_user(c, &operator))?;
-        let mut first_access = None;
-        let mut entrance = None;
-        if !claimed && settings.default_account {
+        if settings.default_account && !sqlite.read_blocking(|c| repo::has_user(c, &operator))? {
             let draft = Draft {
                 id: "admin".into(),
                 scopes: vec!["admin".into()],
@@ -94,7 +91,10 @@ impl Service {
                 Err(Error::AccountExists | Error::NameExists) => {}
                 other => other?,
             }
-        } else if !claimed {
+        }
+        let mut first_access = None;
+        let mut entrance = None;
+        if !sqlite.read_blocking(repo::has_administrator)? {
             let token = secrets::random()?;
             entrance = Some(Entrance {
                 digest: secrets::digest(&token),
@@ -129,7 +129,7 @@ impl Service {
     }
 
     /// The one-time login token of this start, for the operator's eyes; given out once. There is one
-    /// while namespace `micro` has no user. It is good for 15 minutes and for one account
+    /// while nobody can administer the node. It is good for 15 minutes and for one account
     /// ([`Handle::claim`]).
     pub fn first_access(&self) -> Option<String> {
         self.first_access

@@ -150,7 +150,7 @@ impl Handle {
     ///
     /// # Errors
     /// `Unauthenticated` when the token does not fit; `Invalid` when the id or the secret will not
-    /// do; `Precondition` when there is a user already.
+    /// do; `Precondition` when there is an administrator already.
     pub async fn claim(&self, token: &str, id: &str, secret: &str) -> Result<Account, Error> {
         let digest = secrets::digest(token);
         let draft = Draft {
