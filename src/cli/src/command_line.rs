@@ -11,6 +11,7 @@ const GLOBAL: &str = "Global options";
 #[derive(Debug, Parser)]
 #[command(
     name = "micro",
+    bin_name = "micro",
     disable_version_flag = true,
     after_help = "A service that runs is a command too: `micro helloworld --help`, `micro helloworld --name=Alice`."
 )]
@@ -24,7 +25,7 @@ pub(crate) struct CommandLine {
     /// Where the user's settings are, instead of ~/.micro/config.json
     #[arg(short = 'c', long = "c", id = "config_file", alias = "config", global = true, env = "MICRO_CONFIG_FILE", hide_env_values = true, value_name = "FILE", help_heading = GLOBAL)]
     pub(crate) config: Option<PathBuf>,
-    /// How to show data
+    /// How to show data; raw is for call and stream
     #[arg(short, long, global = true, env = "MICRO_OUTPUT", hide_env_values = true, value_name = "FORM", help_heading = GLOBAL)]
     pub(crate) output: Option<Form>,
     /// Print the version
@@ -38,12 +39,10 @@ pub(crate) struct CommandLine {
 /// Forms of data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Form {
-    /// Tables and lines
+    // No doc comments here: they would make every help text four lines longer.
     #[value(alias = "table", alias = "default")]
     Text,
-    /// JSON
     Json,
-    /// The bytes as they came, for call and stream
     Raw,
 }
 

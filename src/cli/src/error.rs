@@ -219,8 +219,8 @@ impl Fault for Error {
         match self {
             Self::Usage { hint, .. } | Self::Failed { hint, .. } => hint.clone(),
             Self::NotAuthorized { hint } => Some(hint.clone()),
-            Self::Connect { address, reason } => Some(format!(
-                "{reason}; start a server with `micro server`, or choose another with `micro env set NAME` ({address} is what `micro env` shows now)"
+            Self::Connect { reason, .. } => Some(format!(
+                "{reason}; start a server with `micro server`, or choose another one: `micro env` lists them"
             )),
             Self::NoService(_) => Some("`micro services` lists what runs in this namespace".into()),
             Self::NoMethod(name) => {

@@ -1,15 +1,13 @@
 //! `micro kill`.
 
-use std::path::Path;
-
 use micro_proto::runtime::{DeleteOptions, DeleteRequest, Resource, Service};
 use serde_json::json;
 
 use crate::{
-    command::{name_and_version, print_help},
+    command::{name_and_version, print_help, status},
     command_line::Kill,
     context::Context,
-    deploy::source,
+    deploy::source::{self, Source},
     error::{Error, Result},
     session::Session,
 };
@@ -24,11 +22,15 @@ pub(crate) async fn run(context: &Context, args: Kill) -> Result<()> {
     let mut stopped = Vec::new();
     for name in &names {
         let (name, version) = target(name)?;
+        let version = match version {
+            Some(version) => version,
+            None => version_of(&session, &name).await?,
+        };
         let request = session.request(DeleteRequest {
             resource: Some(Resource {
                 service: Some(Service {
                     name: name.clone(),
-                    version: version.unwrap_or_else(|| "latest".into()),
+                    version,
                     ..Service::default()
                 }),
                 ..Resource::default()
@@ -58,15 +60,32 @@ pub(crate) async fn run(context: &Context, args: Kill) -> Result<()> {
     Ok(())
 }
 
+/// The version that is meant when none is named: `latest`, or the only one there is.
+async fn version_of(session: &Session, name: &str) -> Result<String> {
+    let running = status::read(session, Some(name.into()), None).await?;
+    let mut versions: Vec<String> = running
+        .into_iter()
+        .filter(|service| service.name == name)
+        .map(|service| service.version)
+        .collect();
+    Ok(match versions.pop() {
+        Some(only) if versions.is_empty() => only,
+        _ => "latest".into(),
+    })
+}
+
 /// The service that a word of the command line means: a name, or a folder that is called like it.
 pub(crate) fn target(word: &str) -> Result<(String, Option<String>)> {
     let (word, version) = name_and_version(word);
-    let name = if word.contains('/') || matches!(word, "." | "..") {
-        let path = Path::new(word);
-        let full = std::fs::canonicalize(path).map_err(Error::file("find", path))?;
-        source::name_from(&full.file_name().unwrap_or_default().to_string_lossy())?.0
-    } else {
-        word.to_owned()
+    if !word.contains('/') && !matches!(word, "." | "..") {
+        return Ok((word.to_owned(), version.map(str::to_owned)));
+    }
+    let here = std::env::current_dir().map_err(Error::file("find", "the current folder"))?;
+    let raw = match source::resolve(word, &here)? {
+        Some(Source::Local(local)) => local.name,
+        Some(Source::Remote(remote)) => remote.name,
+        None => word.to_owned(),
     };
+    let (name, _) = source::name_from(&raw)?;
     Ok((name, version.map(str::to_owned)))
 }

@@ -239,6 +239,9 @@ async fn send(
 
 /// The user's credentials for a repository, as Micro looks them up.
 fn credentials(context: &Context, remote: &Remote) -> Option<String> {
+    if let Some(login) = &remote.login {
+        return Some(login.clone());
+    }
     let config = &context.config;
     let url = config.get("git.credentials.url");
     if url.is_some_and(|url| remote.source.contains(&url))

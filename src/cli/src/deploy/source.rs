@@ -50,6 +50,8 @@ pub(crate) struct Remote {
     pub(crate) reference: Option<String>,
     /// What the service should be called, unchecked.
     pub(crate) name: String,
+    /// A login that was written into the address; it belongs into no address that is kept.
+    pub(crate) login: Option<String>,
 }
 
 /// Reads the argument of `micro run` relative to the folder `cwd`; `None` for a short name.
@@ -200,12 +202,18 @@ pub(crate) fn remote(text: &str) -> Result<Option<Remote>> {
         return Err(Error::failed(format!("{text} does not name a repository"))
             .with_hint("write it like github.com/org/repo, github.com/org/repo/folder@ref or https://host/org/repo"));
     };
+    // `https://user:token@host`: the server keeps addresses, so the login travels apart.
+    let (login, host) = match host.rsplit_once('@') {
+        Some((login, bare)) if matches!(scheme, Some("https" | "http")) => (Some(login), bare),
+        _ => (None, host),
+    };
     let prefix = scheme.map_or_else(String::new, |s| format!("{s}://"));
     let slash = if path.is_empty() { "" } else { "/" };
     Ok(Some(Remote {
         source: format!("{prefix}{host}{slash}{}", path.trim_end_matches('/')),
         reference: reference.map(str::to_owned),
         name: last.trim_end_matches(".git").to_owned(),
+        login: login.map(str::to_owned),
     }))
 }
 
@@ -264,11 +272,7 @@ mod tests {
         );
         assert_eq!(
             parsed("https://user:token@host.example/org/repo.git@v1"),
-            expected(
-                "https://user:token@host.example/org/repo.git",
-                Some("v1"),
-                "repo"
-            )
+            expected("https://host.example/org/repo.git", Some("v1"), "repo")
         );
         assert_eq!(
             parsed("file:///srv/git/hello.git@main"),
@@ -276,6 +280,9 @@ mod tests {
         );
         assert_eq!(remote("helloworld").unwrap(), None);
         assert_eq!(remote("helloworld@v2").unwrap(), None);
+        let login = |text| remote(text).unwrap().unwrap().login;
+        assert_eq!(login("https://u:t@h.example/a/b").as_deref(), Some("u:t"));
+        assert_eq!(login("git@h.example:a/b.git"), None);
         assert!(remote("github.com/org").is_err());
         assert!(remote("https://host").is_err());
     }
