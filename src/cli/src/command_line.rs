@@ -5,6 +5,10 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Arg, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use micro_core::{Span, settings};
 
+mod auth;
+
+pub(crate) use auth::{Auth, AuthCommand, AuthCreate, AuthDelete, AuthList, AuthUpdate};
+
 const GLOBAL: &str = "Global options";
 
 /// From source to a running service in one command.
@@ -248,132 +252,6 @@ pub(crate) enum EnvCommand {
     },
 }
 
-/// `micro auth`
-#[derive(Debug, Args)]
-#[command(subcommand_required = true, arg_required_else_help = true)]
-pub(crate) struct Auth {
-    /// What to do.
-    #[command(subcommand)]
-    pub(crate) command: AuthCommand,
-}
-
-/// Below `micro auth`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum AuthCommand {
-    /// List accounts or rules
-    List {
-        /// Which.
-        #[command(subcommand)]
-        what: AuthList,
-    },
-    /// Make an account, a rule or a token
-    Create {
-        /// Which.
-        #[command(subcommand)]
-        what: AuthCreate,
-    },
-    /// Remove an account or a rule
-    Delete {
-        /// Which.
-        #[command(subcommand)]
-        what: AuthDelete,
-    },
-    /// Change an account
-    Update {
-        /// What of it.
-        #[command(subcommand)]
-        what: AuthUpdate,
-    },
-}
-
-/// Below `micro auth list`.
-#[derive(Debug, Clone, Copy, Subcommand)]
-pub(crate) enum AuthList {
-    /// The accounts of the namespace
-    Accounts,
-    /// The rules of the namespace
-    Rules,
-}
-
-/// Below `micro auth create`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum AuthCreate {
-    /// Allow or deny calls
-    Rule {
-        /// Name of the rule
-        id: String,
-        /// Who: empty for everybody, * for any account of the namespace, + for any account, else the accounts with this scope
-        #[arg(long, default_value = "")]
-        scope: String,
-        /// What, as type:name:endpoint
-        #[arg(long, default_value = "*:*:*")]
-        resource: String,
-        /// granted or denied
-        #[arg(long, default_value = "granted")]
-        access: String,
-        /// Rules with a higher number are looked at first
-        #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
-        priority: i32,
-    },
-    /// Make an account
-    Account {
-        /// Its name
-        id: String,
-        /// Its password; made up if not given
-        #[arg(long, value_name = "TEXT")]
-        secret: Option<String>,
-        /// What rules look at; admin makes an administrator of the namespace
-        #[arg(long, value_delimiter = ',', value_name = "SCOPE,...")]
-        scopes: Vec<String>,
-        /// user or service
-        #[arg(long = "type", default_value = "user")]
-        kind: String,
-    },
-    /// Make an access token
-    Token {
-        /// Account
-        #[arg(long)]
-        id: String,
-        /// Its password
-        #[arg(long, value_name = "TEXT")]
-        secret: Option<String>,
-        /// How long it is good for, in seconds
-        #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
-        expiry: i64,
-    },
-}
-
-/// Below `micro auth delete`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum AuthDelete {
-    /// Remove a rule
-    Rule {
-        /// Its name
-        id: String,
-    },
-    /// Remove an account
-    Account {
-        /// Its name
-        id: String,
-    },
-}
-
-/// Below `micro auth update`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum AuthUpdate {
-    /// Change the password of an account
-    Secret {
-        /// Account
-        id: String,
-        /// The password as it is; an administrator may leave it out
-        #[arg(long = "old_secret", alias = "old-secret", value_name = "TEXT")]
-        old_secret: Option<String>,
-        /// The password as it shall be; asked for if not given
-        #[arg(long = "new_secret", alias = "new-secret", value_name = "TEXT")]
-        new_secret: Option<String>,
-    },
-}
-
 /// `micro new`
 #[derive(Debug, Args)]
 pub(crate) struct New {
@@ -550,81 +428,4 @@ pub(crate) fn command() -> clap::Command {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::FromArgMatches as _;
-
-    use super::*;
-
-    fn parse(text: &str) -> CommandLine {
-        let matches = command().try_get_matches_from(text.split(' ')).unwrap();
-        CommandLine::from_arg_matches(&matches).unwrap()
-    }
-
-    #[test]
-    fn the_command_line_is_sound() {
-        command().debug_assert();
-    }
-
-    #[test]
-    fn global_flags_go_anywhere() {
-        for text in [
-            "micro --env dev --output json status",
-            "micro status -e dev -o json",
-            "micro status --output=json --env=dev",
-        ] {
-            let line = parse(text);
-            assert_eq!(line.env.as_deref(), Some("dev"), "{text}");
-            assert_eq!(line.output, Some(Form::Json), "{text}");
-        }
-    }
-
-    #[test]
-    fn unknown_words_are_services_with_all_that_follows() {
-        let line = parse("micro -e dev helloworld call --name=Alice --env x");
-        assert_eq!(line.env.as_deref(), Some("dev"));
-        let Some(Command::Service(words)) = line.command else {
-            panic!("not a service")
-        };
-        assert_eq!(words, ["helloworld", "call", "--name=Alice", "--env", "x"]);
-    }
-
-    #[test]
-    fn every_setting_is_a_flag_of_the_server() {
-        let matches = command()
-            .try_get_matches_from(["micro", "server", "--gateway-address", "127.0.0.1:0"])
-            .unwrap();
-        let (_, server) = matches.subcommand().unwrap();
-        assert_eq!(
-            server
-                .get_one::<String>("gateway-address")
-                .map(String::as_str),
-            Some("127.0.0.1:0")
-        );
-    }
-
-    #[test]
-    fn micros_flags_of_run_are_known() {
-        let line = parse(
-            "micro run --name x --env_vars A=1,B=2 --env_vars C=3 -i 2 --metadata a=b --args -v --force .",
-        );
-        let Some(Command::Run(run)) = line.command else {
-            panic!("not run")
-        };
-        assert_eq!(run.env_vars, ["A=1,B=2", "C=3"]);
-        assert_eq!(
-            (run.instances, run.force, run.args.as_deref()),
-            (Some(2), true, Some("-v"))
-        );
-        assert_eq!(run.source.as_deref(), Some("."));
-    }
-
-    #[test]
-    fn a_request_may_be_a_negative_number() {
-        let line = parse("micro call x X.Y -5 --output raw");
-        assert_eq!(line.output, Some(Form::Raw));
-        let Some(Command::Call(call)) = line.command else {
-            panic!("not call")
-        };
-        assert_eq!(call.body, ["-5"]);
-    }
-}
+mod tests;
