@@ -14,7 +14,7 @@ use tokio::{
     net::UdpSocket,
     time::{sleep, timeout},
 };
-use tonic::{Request, Status, client::Grpc, codegen::http::uri::PathAndQuery};
+use tonic::{Code, Request, Status, client::Grpc, codegen::http::uri::PathAndQuery};
 use tonic_prost::ProstCodec;
 
 use crate::{
@@ -32,6 +32,8 @@ const TTL_SECONDS: i64 = 90;
 pub(crate) const BEAT: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Nobody wants to wait for a platform that hangs when a service stops.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What a service says of itself.
 pub(crate) struct Registration {
@@ -102,14 +104,17 @@ impl Registration {
         let mut said = String::new();
         let mut retry = FIRST_RETRY;
         loop {
-            // A request that was sent may have been heard, even if its answer is lost.
-            self.known.store(true, Ordering::Relaxed);
-            let (news, pause) = match self.ask(REGISTER).await {
+            // A request that was sent may have been heard, even if nobody waits for its answer.
+            let known = self.known.swap(true, Ordering::Relaxed);
+            let (news, pause) = match self.ask(REGISTER, DEADLINE).await {
                 Ok(()) => {
                     retry = FIRST_RETRY;
                     (format!("{name} is registered at {platform}"), self.beat)
                 }
                 Err(status) => {
+                    if status.code() != Code::DeadlineExceeded {
+                        self.known.store(known, Ordering::Relaxed);
+                    }
                     let why = detail(&status);
                     let pause = retry.min(self.beat);
                     retry = pause * 2;
@@ -130,7 +135,7 @@ impl Registration {
     /// Takes the registration back; what cannot be told to the platform ends by itself.
     pub(crate) async fn withdraw(&self) {
         if self.known.swap(false, Ordering::Relaxed)
-            && let Err(status) = self.ask(DEREGISTER).await
+            && let Err(status) = self.ask(DEREGISTER, FAREWELL).await
         {
             say(&format!(
                 "{} could not deregister, its registration ends within {TTL_SECONDS} seconds: {}",
@@ -140,17 +145,17 @@ impl Registration {
         }
     }
 
-    async fn ask(&self, path: PathAndQuery) -> Result<(), Status> {
+    async fn ask(&self, path: PathAndQuery, deadline: Duration) -> Result<(), Status> {
         let mut grpc = Grpc::new(self.mesh.clone());
         grpc.ready().await?;
         let codec = ProstCodec::<Service, EmptyResponse>::default();
         let request = Request::new(self.service.clone());
-        match timeout(DEADLINE, grpc.unary(request, path, codec)).await {
+        match timeout(deadline, grpc.unary(request, path, codec)).await {
             Ok(answer) => answer.map(|_| ()),
             Err(_) => Err(Status::deadline_exceeded(format!(
                 "no answer from {} within {} seconds",
                 self.mesh.address(),
-                DEADLINE.as_secs()
+                deadline.as_secs()
             ))),
         }
     }

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex},
     task::{Context, Poll},
 };
 
@@ -24,191 +23,11 @@ use tonic_reflection::pb::v1::{
 };
 
 use super::*;
-use crate::wire::{
-    auth::{Options, Token, TokenRequest, TokenResponse},
-    registry::{self, EmptyResponse},
-};
+use crate::wire::auth::Options;
 
-/// What the platform in miniature knows and has seen.
-#[derive(Default)]
-struct Seen {
-    tokens: usize,
-    lifetime: i64,
-    refuse_tokens_before: usize,
-    registered: BTreeMap<String, registry::Service>,
-    calls: Vec<String>,
-}
+use platform::{Fake, answer};
 
-#[derive(Clone, Default)]
-struct Fake(Arc<Mutex<Seen>>);
-
-impl Fake {
-    fn see<T>(&self, look: impl FnOnce(&mut Seen) -> T) -> T {
-        look(&mut self.0.lock().unwrap())
-    }
-
-    fn token(&self, request: &TokenRequest) -> Result<TokenResponse, Status> {
-        if request.secret != "micro" {
-            return Err(Status::invalid_argument(
-                r#"{"id":"auth.Auth.Token","code":400,"detail":"Secret not correct","status":"Bad Request"}"#,
-            ));
-        }
-        self.see(|seen| {
-            seen.tokens += 1;
-            Ok(TokenResponse {
-                token: Some(Token {
-                    access_token: format!("token-{}", seen.tokens),
-                    refresh_token: String::new(),
-                    created: 1_000,
-                    expiry: 1_000 + seen.lifetime,
-                }),
-            })
-        })
-    }
-
-    /// Serves on `address`, in a runtime of its own so that a restart can end its connections too.
-    async fn start(&self, address: &str) -> Platform {
-        let listener = std::net::TcpListener::bind(address).unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let mut routes = RoutesBuilder::default();
-        routes
-            .add_service(Auth(self.clone()))
-            .add_service(Registry(self.clone()))
-            .add_service(Echo(self.clone()))
-            .add_service(Second(self.clone()));
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let runtime = builder.worker_threads(1).enable_all().build().unwrap();
-        runtime.spawn(async {
-            let incoming = TcpIncoming::from(TcpListener::from_std(listener).unwrap());
-            let server = Server::builder().add_routes(routes.routes());
-            server.serve_with_incoming(incoming).await.unwrap();
-        });
-        Platform {
-            address,
-            runtime: Some(runtime),
-        }
-    }
-}
-
-struct Platform {
-    address: String,
-    runtime: Option<tokio::runtime::Runtime>,
-}
-
-impl Drop for Platform {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-/// A unary method as tonic wants it.
-struct Unary<F>(F);
-
-impl<F, M, R> HttpService<Request<M>> for Unary<F>
-where
-    F: Fn(M) -> Result<R, Status>,
-    R: Send + 'static,
-{
-    type Response = Response<R>;
-    type Error = Status;
-    type Future = BoxFuture<Response<R>, Status>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<M>) -> Self::Future {
-        let answer = (self.0)(request.into_inner()).map(Response::new);
-        Box::pin(async { answer })
-    }
-}
-
-macro_rules! fake {
-    ($type:ident, $name:literal, $serve:expr) => {
-        #[derive(Clone)]
-        struct $type(Fake);
-
-        impl NamedService for $type {
-            const NAME: &'static str = $name;
-        }
-
-        impl HttpService<http::Request<GrpcBody>> for $type {
-            type Response = http::Response<GrpcBody>;
-            type Error = Infallible;
-            type Future = BoxFuture<Self::Response, Infallible>;
-
-            fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-                Poll::Ready(Ok(()))
-            }
-
-            fn call(&mut self, request: http::Request<GrpcBody>) -> Self::Future {
-                let fake = self.0.clone();
-                let path = request.uri().path().to_owned();
-                let header = |name: &str| match request.headers().get(name) {
-                    Some(value) => value.to_str().unwrap().to_owned(),
-                    None => "-".to_owned(),
-                };
-                let (token, namespace) = (header("authorization"), header("micro-namespace"));
-                fake.see(|seen| seen.calls.push(format!("{path} {token} {namespace}")));
-                let serve: fn(Fake, String, String, http::Request<GrpcBody>) -> Answer = $serve;
-                let answer = serve(fake, path, token, request);
-                Box::pin(async { Ok(answer.await) })
-            }
-        }
-    };
-}
-
-type Answer = Pin<Box<dyn Future<Output = http::Response<GrpcBody>> + Send>>;
-
-fn answer<M, R>(
-    request: http::Request<GrpcBody>,
-    method: impl Fn(M) -> Result<R, Status> + Send + 'static,
-) -> Answer
-where
-    M: prost::Message + Default + 'static,
-    R: prost::Message + Default + 'static,
-{
-    Box::pin(async {
-        let mut grpc = tonic::server::Grpc::new(ProstCodec::<R, M>::default());
-        grpc.unary(Unary(method), request).await
-    })
-}
-
-fake!(Auth, "auth.Auth", |fake, _, _, request| answer(
-    request,
-    move |asked: TokenRequest| fake.token(&asked)
-));
-fake!(Registry, "registry.Registry", |fake, path, _, request| {
-    answer(request, move |service: registry::Service| {
-        let id = service.nodes[0].id.clone();
-        fake.see(|seen| {
-            if path.ends_with("/Register") {
-                seen.registered.insert(id, service);
-            } else {
-                seen.registered.remove(&id);
-            }
-            Ok(EmptyResponse {})
-        })
-    })
-});
-fake!(Echo, "test.Echo", |fake, _, token, request| answer(
-    request,
-    move |message: Options| {
-        let number = token.strip_prefix("Bearer token-").unwrap_or("0");
-        let refused = fake.see(|seen| seen.refuse_tokens_before);
-        if number.parse::<usize>().unwrap() < refused {
-            return Err(Status::unauthenticated("an account is required"));
-        }
-        Ok(message)
-    }
-));
-fake!(Second, "second.Echo", |_, _, _, request| answer(
-    request,
-    |message: Options| Ok(message)
-));
+mod platform;
 
 /// A service of the user's: answers once it is released.
 #[derive(Clone)]
@@ -409,7 +228,7 @@ async fn a_call_in_flight_and_a_health_watch_end_well_at_the_stop() {
 #[tokio::test]
 async fn run_by_hand_it_registers_again_after_a_restart_and_deregisters_at_the_stop() {
     let fake = fake(3600);
-    let server = fake.start("127.0.0.1:0").await;
+    let server = fake.start("127.0.0.1:0");
     let platform = server.address.clone();
     let running = run(&by_hand(&platform)).await;
     until("registered", || {
@@ -437,7 +256,7 @@ async fn run_by_hand_it_registers_again_after_a_restart_and_deregisters_at_the_s
         std::net::TcpListener::bind(&platform).is_ok()
     })
     .await;
-    let server = fake.start(&platform).await;
+    let server = fake.start(&platform);
     until("registered again", || {
         fake.see(|seen| !seen.registered.is_empty())
     })
@@ -461,7 +280,7 @@ async fn it_serves_without_a_platform_and_registers_when_there_is_one() {
     call(channel, "/test.Slow/Call").await.unwrap();
 
     let fake = fake(3600);
-    let _server = fake.start(&platform).await;
+    let _server = fake.start(&platform);
     until("registered", || {
         fake.see(|seen| !seen.registered.is_empty())
     })
@@ -471,7 +290,7 @@ async fn it_serves_without_a_platform_and_registers_when_there_is_one() {
 #[tokio::test]
 async fn without_credentials_or_run_by_the_platform_it_leaves_the_registry_alone() {
     let fake = fake(3600);
-    let server = fake.start("127.0.0.1:0").await;
+    let server = fake.start("127.0.0.1:0");
     let platform = server.address.clone();
     let anonymous = run(&[("MICRO_PROXY", &platform)]).await;
     let mut managed = by_hand(&platform).to_vec();
@@ -497,7 +316,7 @@ fn mesh_in(pairs: &[(&str, &str)]) -> Mesh {
 #[tokio::test]
 async fn calls_carry_the_services_token_and_namespace() {
     let fake = fake(3600);
-    let server = fake.start("127.0.0.1:0").await;
+    let server = fake.start("127.0.0.1:0");
     let platform = server.address.clone();
     let mesh = mesh_in(&by_hand(&platform));
     call(mesh.clone(), "/test.Echo/Call").await.unwrap();
@@ -519,7 +338,7 @@ async fn calls_carry_the_services_token_and_namespace() {
 #[tokio::test]
 async fn a_token_is_renewed_before_it_ends() {
     let fake = fake(1);
-    let server = fake.start("127.0.0.1:0").await;
+    let server = fake.start("127.0.0.1:0");
     let platform = server.address.clone();
     let mesh = mesh_in(&by_hand(&platform));
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -533,7 +352,7 @@ async fn a_token_is_renewed_before_it_ends() {
 #[tokio::test]
 async fn a_token_that_the_platform_does_not_know_any_more_is_replaced() {
     let fake = fake(3600);
-    let server = fake.start("127.0.0.1:0").await;
+    let server = fake.start("127.0.0.1:0");
     let mesh = mesh_in(&by_hand(&server.address));
     call(mesh.clone(), "/test.Echo/Call").await.unwrap();
     fake.see(|seen| seen.refuse_tokens_before = 2);
@@ -548,7 +367,7 @@ async fn a_token_that_the_platform_does_not_know_any_more_is_replaced() {
 #[tokio::test]
 async fn credentials_that_are_wrong_are_named() {
     let fake = fake(3600);
-    let server = fake.start("127.0.0.1:0").await;
+    let server = fake.start("127.0.0.1:0");
     let platform = server.address.clone();
     let mut pairs = by_hand(&platform);
     pairs[3].1 = "wrong";
