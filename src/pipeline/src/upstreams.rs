@@ -136,7 +136,6 @@ impl Upstreams {
     ///
     /// # Errors
     /// When the target is no gRPC service.
-    #[expect(clippy::unused_async, reason = "part of the agreed interface")]
     pub async fn stream(
         &self,
         admitted: &Admitted,

@@ -10,6 +10,8 @@ use std::{
     },
 };
 
+use bytes::Bytes;
+use http_body_util::{Either, Empty};
 use hyper::{
     body::Incoming,
     client::conn::http1::{self, SendRequest},
@@ -19,6 +21,9 @@ use tokio::net::TcpStream;
 
 use super::{Limits, pool::open};
 
+/// The caller's body, or none when a request goes out for the second time.
+pub(crate) type Outgoing = Either<Incoming, Empty<Bytes>>;
+
 pub(crate) struct Pool {
     idle: Mutex<HashMap<SocketAddr, Vec<Idle>>>,
     next: AtomicU64,
@@ -27,7 +32,7 @@ pub(crate) struct Pool {
 
 struct Idle {
     id: u64,
-    sender: SendRequest<Incoming>,
+    sender: SendRequest<Outgoing>,
 }
 
 /// A connection in use by one request.
@@ -35,7 +40,7 @@ pub(crate) struct Connection {
     pool: Arc<Pool>,
     address: SocketAddr,
     id: u64,
-    pub(crate) sender: SendRequest<Incoming>,
+    pub(crate) sender: SendRequest<Outgoing>,
     /// Whether it has served a request before, so that the instance may have closed it meanwhile.
     pub(crate) reused: bool,
 }
@@ -93,7 +98,7 @@ impl Pool {
         self: Arc<Self>,
         address: SocketAddr,
         id: u64,
-        connection: http1::Connection<TokioIo<TcpStream>, Incoming>,
+        connection: http1::Connection<TokioIo<TcpStream>, Outgoing>,
     ) {
         let mut connection = pin!(connection.with_upgrades());
         let mut kept_before = false;

@@ -226,11 +226,6 @@ impl Pool {
             }
         }
     }
-
-    #[cfg(test)]
-    pub(crate) fn connections(&self) -> usize {
-        self.lock().values().map(|a| a.connections.len()).sum()
-    }
 }
 
 async fn connect(

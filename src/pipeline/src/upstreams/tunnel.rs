@@ -13,11 +13,17 @@ use http::{
     uri::PathAndQuery,
 };
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::Empty;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use micro_core::{Fault as _, Kind, WireError};
 
-use super::{Inner, grpc::namespace, http1::Connection, watched::Watched};
+use super::{
+    Inner,
+    grpc::namespace,
+    http1::{Connection, Outgoing},
+    watched::Watched,
+};
 use crate::{
     admission::{Admitted, Target},
     body::Body,
@@ -89,13 +95,16 @@ pub(super) async fn forward(
     }
 }
 
-/// Sends the request to an instance. It goes to another one only if it has not left this process:
-/// the connection was refused, or a kept connection turned out to be closed.
+/// Sends the request to an instance. It goes out again only if it has not left this process (the
+/// connection was refused, or a kept one turned out to be closed), or if it has no body and by its
+/// method changes nothing, and a kept connection was closed while it was on its way.
 async fn exchange(
     inner: &Arc<Inner>,
     route: &Arc<Route>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Result<(Response<Incoming>, Connection, Flight), Error> {
+    let mut request = request.map(Outgoing::Left);
+    let repeatable = request.method().is_safe() && request.body().is_end_stream();
     let service = || route.service().as_str().to_owned();
     let mut tried: Vec<SocketAddr> = Vec::new();
     let mut last = None;
@@ -118,10 +127,11 @@ async fn exchange(
             }
         };
         flight.backend.works();
+        let copy = (repeatable && connection.reused).then(|| head(&request));
         match connection.sender.try_send_request(request).await {
             Ok(response) => return Ok((response, connection, flight)),
             Err(mut failure) => {
-                let unsent = failure.take_message();
+                let unsent = failure.take_message().or(copy);
                 let error = Error::Broken {
                     service: service(),
                     address,
@@ -135,6 +145,16 @@ async fn exchange(
             }
         }
     }
+}
+
+/// The same request without its body.
+fn head(request: &Request<Outgoing>) -> Request<Outgoing> {
+    let mut copy = Request::new(Outgoing::Right(Empty::new()));
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    copy
 }
 
 /// The protocol a caller wants to change to, and the caller's half of the tunnel.
