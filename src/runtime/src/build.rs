@@ -1,6 +1,8 @@
 //! A build job: behind the same fences as a service, as the one user of its namespace's builds, with
 //! the operator's settings for registries and nothing else of the node.
 
+mod configured;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -16,11 +18,13 @@ use crate::{
     deploy::Reporter,
     engine::Engine,
     error::{Error, Output},
-    instance::{OPEN_FILES, SYSTEM_PATH, host, toolchain_mounts},
+    instance::{OPEN_FILES, SYSTEM_PATH, toolchain_mounts},
     logs::{self, Follower},
-    plan::{Job, Tool, quote},
+    plan::{Job, Tool},
     repo::Key,
 };
+
+use configured::{Configured, configured};
 
 /// The one cache of a namespace's builds.
 const CACHE: &str = "builds";
@@ -30,71 +34,6 @@ const CACHE_LIMIT: u64 = 10 << 30;
 const LOOK: Duration = Duration::from_millis(50);
 /// Lines below an error.
 const LAST_LINES: u64 = 30;
-
-/// What builds see of the operator's settings.
-struct Configured {
-    env: BTreeMap<String, String>,
-    mounts: Vec<Mount>,
-    /// Commands before the job's own.
-    prelude: String,
-    /// Listed files that do not exist.
-    missing: Vec<PathBuf>,
-}
-
-/// Reads `[build] env` and `files`. Well-known files are also named to the tools that read them.
-fn configured(
-    names: &[String],
-    files: &[PathBuf],
-    node: impl Fn(&str) -> Option<String>,
-) -> Configured {
-    let mut all = Configured {
-        env: BTreeMap::new(),
-        mounts: Vec::new(),
-        prelude: String::from(
-            "[ -z \"${CARGO_HOME:-}\" ] || { mkdir -p \"$CARGO_HOME\"; rm -f \"$CARGO_HOME/config.toml\"; }\n",
-        ),
-        missing: Vec::new(),
-    };
-    for name in names {
-        if let Some(value) = node(name) {
-            all.env.insert(name.clone(), value);
-        }
-    }
-    for file in files {
-        // What the node may not see, the supervisor may.
-        if fs::symlink_metadata(file).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
-            all.missing.push(file.clone());
-            continue;
-        }
-        all.mounts.push(host(file));
-        let path = file.to_string_lossy().into_owned();
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let parent = file
-            .parent()
-            .and_then(Path::file_name)
-            .unwrap_or_default()
-            .to_string_lossy();
-        let variable = match (&*name, &*parent) {
-            (".npmrc" | "npmrc", _) => Some("NPM_CONFIG_USERCONFIG"),
-            ("pip.conf" | "pip.ini", _) => Some("PIP_CONFIG_FILE"),
-            ("env", "go") | ("go.env", _) => Some("GOENV"),
-            (".netrc", _) => Some("NETRC"),
-            (".gitconfig", _) => Some("GIT_CONFIG_GLOBAL"),
-            ("config.toml" | "config", ".cargo" | "cargo") => {
-                all.prelude.push_str(&format!(
-                    "[ -z \"${{CARGO_HOME:-}}\" ] || cp {} \"$CARGO_HOME/config.toml\"\n",
-                    quote(&path)
-                ));
-                None
-            }
-            _ => None,
-        };
-        if let Some(variable) = variable {
-            all.env.entry(variable.to_owned()).or_insert(path);
-        }
-    }
-    all
-}
 
 /// Stops a job and removes its tree unless it went well: a deployment may be dropped at any await.
 struct Running {
@@ -459,39 +398,6 @@ fn remedy(exit: &Exit, lines: &[String]) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_listed_variables_and_files_reach_a_build() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = |name: &str| {
-            let path = dir.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, "").unwrap();
-            path
-        };
-        let files = [
-            file(".npmrc"),
-            file("pip.conf"),
-            file(".cargo/config.toml"),
-            file("go/env"),
-            file("ca.pem"),
-            dir.path().join("missing"),
-        ];
-        let node = |name: &str| Some(format!("value of {name}"));
-        let seen = configured(&["HTTPS_PROXY".into()], &files, node);
-        assert_eq!(seen.env["HTTPS_PROXY"], "value of HTTPS_PROXY");
-        assert_eq!(
-            seen.env["NPM_CONFIG_USERCONFIG"],
-            files[0].to_str().unwrap()
-        );
-        assert_eq!(seen.env["PIP_CONFIG_FILE"], files[1].to_str().unwrap());
-        assert_eq!(seen.env["GOENV"], files[3].to_str().unwrap());
-        assert_eq!(seen.env.len(), 4);
-        assert!(seen.prelude.contains(".cargo/config.toml"));
-        assert_eq!(seen.mounts.len(), 5);
-        assert!(seen.mounts.iter().all(|m| !m.writable));
-        assert_eq!(seen.missing, [dir.path().join("missing")]);
-    }
 
     #[test]
     fn known_troubles_get_a_remedy() {

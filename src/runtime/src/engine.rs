@@ -231,9 +231,12 @@ impl Engine {
 
     /// Tells the directory that an instance serves no more.
     pub(crate) async fn withdraw(&self, key: &Key, id: &InstanceId) {
-        let told = self
-            .directory
-            .withdraw(&key.namespace, &key.name, &key.version, id.as_str());
+        let told = self.directory.withdraw(
+            key.namespace.clone(),
+            key.name.clone(),
+            key.version.clone(),
+            id.to_string(),
+        );
         if let Err(error) = told.await {
             tracing::error!(%error, service = %key.name, instance = %id, "An instance that ended could not be withdrawn.");
         }

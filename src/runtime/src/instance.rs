@@ -459,12 +459,4 @@ mod tests {
         assert_eq!(limits.processes, settings.limits.processes);
         assert_eq!(limits.cpu_percent, 80);
     }
-
-    #[test]
-    fn ids_sort_by_time() {
-        let first = instance_id().unwrap();
-        std::thread::sleep(Duration::from_millis(2));
-        assert!(first < instance_id().unwrap());
-        assert!(is_instance(&first));
-    }
 }

@@ -38,10 +38,10 @@ pub trait Directory: Send + Sync {
     /// No request may go to this instance any more. An unknown one is no error.
     fn withdraw(
         &self,
-        namespace: &Namespace,
-        service: &ServiceName,
-        version: &Version,
-        node_id: &str,
+        namespace: Namespace,
+        service: ServiceName,
+        version: Version,
+        node_id: String,
     ) -> BoxFuture<'static, Result<(), PortError>>;
 
     /// Whether an instance of the service registered itself at or after `since`.

@@ -1,6 +1,11 @@
 //! What is written down is read back, also after opening again.
 
+use std::collections::BTreeMap;
+
+use micro_core::{InstanceId, ServiceName, Version};
+
 use super::*;
+use crate::manifest::{Limits, Protocol};
 
 fn key(name: &str) -> Key {
     Key {
