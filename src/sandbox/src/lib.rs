@@ -1,8 +1,15 @@
 //! Processes behind fences: the supervisor, the init of each instance, and the node's handle on both.
+mod cgroup;
 pub mod client;
 mod error;
+pub mod init;
+mod isolation;
+mod plan;
+mod seccomp;
 mod spec;
+pub mod supervisor;
 mod sys;
+mod tree;
 mod wire;
 
 pub use client::{Hello, Supervisor};
