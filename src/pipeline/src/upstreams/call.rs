@@ -46,12 +46,14 @@ pub(super) async fn unary(
     headers: &HeaderMap,
     deadline: Duration,
 ) -> Result<Bytes, WireError> {
-    let until = Until::new(deadline, admitted.target.name());
+    let mut until = Until::new(deadline, admitted.target.name());
     let mut head = head(admitted, method, headers).map_err(|e| e.to_wire())?;
     head.headers.insert(&GRPC_TIMEOUT, encode_timeout(deadline));
     let mut record = admitted.record();
     let body = Full::new(frame(message));
-    let sent = grpc::within(Some(&until), grpc::send(inner, admitted, head, body, None)).await;
+    let sent = until
+        .limit(grpc::send(inner, admitted, head, body, None))
+        .await;
     let (parts, answer) = sent.map_err(|error| {
         record.ended(Outcome::of_wire(error.kind().http()));
         error.to_wire()

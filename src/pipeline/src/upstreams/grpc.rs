@@ -1,7 +1,7 @@
 //! gRPC passed through: headers, frames and trailers as they are, JSON translated where the target
 //! speaks protobuf.
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{
@@ -75,7 +75,7 @@ pub(super) async fn forward(
         _ => None,
     };
     let single = protobuf && method.is_some_and(|m| !m.client_streaming);
-    let until = prepare(&mut parts.headers, admitted, json.is_some());
+    let mut until = prepare(&mut parts.headers, admitted, json.is_some());
     let head = Head {
         path,
         headers: parts.headers,
@@ -98,7 +98,10 @@ pub(super) async fn forward(
             _ => send(inner, admitted, head, body, None).await,
         }
     };
-    let answer = within(until.as_ref(), answer).await;
+    let answer = match &mut until {
+        Some(until) => until.limit(answer).await,
+        None => answer.await,
+    };
     if let Some(refusal) = slot.as_ref().and_then(|s| s.get()) {
         record.ended(Outcome::of_wire(refusal.code));
         return status::grpc_error(refusal);
@@ -150,19 +153,6 @@ where
             let (parts, body) = response.into_parts();
             Ok((parts, Answer::Builtin(body)))
         }
-    }
-}
-
-/// `future`, or the error of its deadline.
-pub(super) async fn within<T>(
-    until: Option<&Until>,
-    future: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    match until {
-        None => future.await,
-        Some(until) => tokio::time::timeout_at(until.at, future)
-            .await
-            .unwrap_or_else(|_| Err(until.error())),
     }
 }
 

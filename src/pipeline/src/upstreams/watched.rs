@@ -1,8 +1,8 @@
 //! A response body that is counted when it ends and, where the caller set one, ends at a deadline.
 
 use std::{
-    future::Future as _,
-    pin::Pin,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -20,35 +20,52 @@ use crate::{
     status,
 };
 
-/// A point in time, and the span that led to it for the error's text.
-#[derive(Debug, Clone)]
+/// The caller's deadline: one timer for the wait and for the body after it. It is asked only when
+/// there is nothing else to do, so a call that is answered at once never registers it.
+#[derive(Debug)]
 pub(crate) struct Until {
-    pub(crate) at: Instant,
-    pub(crate) after: Duration,
-    pub(crate) service: String,
+    sleep: Pin<Box<Sleep>>,
+    after: Duration,
+    service: String,
 }
 
 impl Until {
     pub(crate) fn new(after: Duration, service: &str) -> Self {
         Self {
-            at: Instant::now() + after,
+            sleep: Box::pin(tokio::time::sleep(after)),
             after,
             service: service.to_owned(),
         }
     }
 
-    pub(crate) fn error(&self) -> Error {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        self.sleep.as_mut().poll(cx).map(|()| self.error())
+    }
+
+    /// For streams that always have something to do.
+    fn is_past(&self) -> bool {
+        Instant::now() >= self.sleep.deadline()
+    }
+
+    fn error(&self) -> Error {
         Error::Timeout {
             service: self.service.clone(),
             after: self.after,
         }
     }
-}
 
-#[derive(Debug)]
-struct Alarm {
-    sleep: Pin<Box<Sleep>>,
-    until: Until,
+    /// `future`, or the error of the deadline.
+    pub(crate) async fn limit<T>(
+        &mut self,
+        future: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let mut future = pin!(future);
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(done),
+            Poll::Pending => self.poll(cx).map(Err),
+        })
+        .await
+    }
 }
 
 /// A body on its way to the caller.
@@ -56,7 +73,7 @@ struct Alarm {
 pub(crate) struct Watched<B> {
     inner: Option<B>,
     record: Record,
-    alarm: Option<Box<Alarm>>,
+    until: Option<Until>,
     known: bool,
 }
 
@@ -76,12 +93,7 @@ where
         let mut watched = Self {
             inner: Some(inner),
             record,
-            alarm: until.map(|until| {
-                Box::new(Alarm {
-                    sleep: Box::pin(tokio::time::sleep_until(until.at)),
-                    until,
-                })
-            }),
+            until,
             known: false,
         };
         if let Some(code) = status::code_in(headers) {
@@ -98,7 +110,7 @@ where
         Self {
             inner: Some(inner),
             record,
-            alarm: None,
+            until: None,
             known: true,
         }
     }
@@ -117,16 +129,22 @@ where
         let Some(inner) = &mut self.inner else {
             return Poll::Ready(None);
         };
-        if let Some(alarm) = &mut self.alarm
-            && alarm.sleep.as_mut().poll(cx).is_ready()
-        {
-            let trailers = status::trailers(&alarm.until.error().to_wire());
+        let frame = Pin::new(inner).poll_frame(cx);
+        let late = match (&mut self.until, &frame) {
+            (Some(until), Poll::Pending) => until.poll(cx),
+            (Some(until), Poll::Ready(Some(Ok(frame)))) if frame.is_data() && until.is_past() => {
+                Poll::Ready(until.error())
+            }
+            _ => Poll::Pending,
+        };
+        if let Poll::Ready(error) = late {
             // Dropping the inner body cancels the call.
             self.inner = None;
             self.ended(Code::DeadlineExceeded);
+            let trailers = status::trailers(&error.to_wire());
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
-        let frame = ready!(Pin::new(inner).poll_frame(cx));
+        let frame = ready!(frame);
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_ref() {
