@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use micro_tests::Server;
 
 /// The gRPC service of this package (`tests/services/echo.rs`), prebuilt: deploying it needs no build.
-pub fn echo() -> PathBuf {
+pub(crate) fn echo() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_echo"))
 }
 
 /// Deploys [`echo`] under this name in the CLI's current namespace.
 #[track_caller]
-pub fn run_echo(server: &Server, name: &str) {
+pub(crate) fn run_echo(server: &Server, name: &str) {
     let out = server.cli([
         Path::new("run"),
         Path::new("--name"),
@@ -22,7 +22,7 @@ pub fn run_echo(server: &Server, name: &str) {
 }
 
 /// A plain HTTP service on Python's standard library whose answer to every GET is `answer`.
-pub fn web(server: &Server, name: &str, answer: &str) -> PathBuf {
+pub(crate) fn web(server: &Server, name: &str, answer: &str) -> PathBuf {
     let script = format!(
         r#"import http.server, os
 
@@ -42,7 +42,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler)
 }
 
 /// A source tree with these files.
-pub fn source(server: &Server, name: &str, files: &[(&str, &str)]) -> PathBuf {
+pub(crate) fn source(server: &Server, name: &str, files: &[(&str, &str)]) -> PathBuf {
     let dir = server.scratch(name);
     for (path, text) in files {
         let file = dir.join(path);

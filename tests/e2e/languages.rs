@@ -5,7 +5,7 @@ use micro_tests::{Server, repository, require};
 
 /// Asks a helloworld service every way there is.
 #[track_caller]
-pub fn answers(server: &Server, name: &str) {
+pub(crate) fn answers(server: &Server, name: &str) {
     let out = server.cli([name, "--name=Alice"]).ok();
     assert!(out.contains("\"msg\": \"Hello Alice\""), "{out}");
     let reply = server.curl(&format!("/{name}/Helloworld/Call?name=Alice"), &[]);

@@ -43,7 +43,7 @@ pub(crate) fn receive_fds(stream: BorrowedFd<'_>, most: usize) -> nix::Result<Ve
     let mut iov = [IoSliceMut::new(&mut byte)];
     // SAFETY: CMSG_SPACE only computes a size.
     let space = unsafe { libc::CMSG_SPACE(u32::try_from(most * size_of::<RawFd>()).unwrap_or(0)) };
-    let mut control = Vec::with_capacity(space as usize);
+    let mut control = vec![0; space as usize];
     let message = loop {
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
         match recvmsg::<()>(stream.as_raw_fd(), &mut iov, Some(&mut control), flags) {
