@@ -274,7 +274,12 @@ impl Mounts {
             let place = |listed: &dyn Fn(&str) -> bool| {
                 let path = own_path(own, listed)?;
                 let below = Path::new(path).strip_prefix(root).ok()?;
-                Some(Path::new(&unescape(point)).join(below).components().collect())
+                Some(
+                    Path::new(&unescape(point))
+                        .join(below)
+                        .components()
+                        .collect(),
+                )
             };
             match kind {
                 "cgroup2" if mounts.v2.is_none() => mounts.v2 = place(&|list| list.is_empty()),

@@ -28,7 +28,7 @@ mod requests;
 mod toolchains;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::fd::AsFd as _,
     path::PathBuf,
@@ -41,6 +41,7 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         prctl,
+        resource::{Resource, getrlimit, setrlimit},
         signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
         wait::{WaitPidFlag, WaitStatus, waitpid},
@@ -120,6 +121,9 @@ struct Supervisor {
     held: Vec<(Caller, Spec)>,
     phase: Phase,
     signals_seen: u32,
+    /// Groups above those of adopted instances. They are not where this server would make them, if it
+    /// was started from another place than the one before.
+    old_parents: BTreeSet<PathBuf>,
 }
 
 /// Runs the server of this state directory until it is told to stop. Call it from a process that has no
@@ -132,6 +136,7 @@ pub fn run(mut settings: Settings) -> Result<ExitCode, Error> {
     if threads > 1 {
         return Err(Error::Threads(threads));
     }
+    raise_open_files()?;
     let node_user = layout::node_user(&settings.server.user);
     let layout = Layout::open(&settings.server.state_dir, node_user)?;
     settings.server.state_dir = layout.state.root().into();
@@ -163,11 +168,20 @@ pub fn run(mut settings: Settings) -> Result<ExitCode, Error> {
         held: Vec::new(),
         phase: Phase::Serving,
         signals_seen: 0,
+        old_parents: BTreeSet::new(),
     };
     supervisor.adopt();
     let outcome = supervisor.serve();
     supervisor.leave();
     outcome
+}
+
+/// The node inherits it, and holds two connections for each request that is being forwarded.
+fn raise_open_files() -> Result<(), Error> {
+    let resource = Resource::RLIMIT_NOFILE;
+    getrlimit(resource)
+        .and_then(|(_, hard)| setrlimit(resource, hard, hard))
+        .map_err(Error::os("raise the limit of open files"))
 }
 
 /// What this process wants to hear of. A terminal that closes ends it, unless it was told not to care.
@@ -202,6 +216,9 @@ impl Supervisor {
             match found {
                 Some((id, instance)) => {
                     tracing::info!(instance = %id, "Instance found again.");
+                    let dirs = instance.plan.group.dirs.iter();
+                    self.old_parents
+                        .extend(dirs.filter_map(|dir| Some(dir.parent()?.to_owned())));
                     self.instances.insert(id, instance);
                 }
                 None => {
@@ -396,9 +413,12 @@ impl Supervisor {
                     self.reply(caller, Ok(Answer::Running(running)));
                 }
             }
-            News::Failed(caller, reason) => {
+            News::Failed { launch, stops, why } => {
                 self.drop_instance(&id);
-                self.reply(caller, Err(Error::Launch { id, reason }));
+                for caller in stops {
+                    self.reply(caller, Ok(Answer::Done));
+                }
+                self.reply(launch, Err(Error::Launch { id, reason: why }));
             }
             News::Ended(stops, exit) => {
                 for caller in stops {
@@ -450,6 +470,9 @@ impl Supervisor {
             for id in ended {
                 self.drop_instance(&id);
             }
+        }
+        for parent in &self.old_parents {
+            let _ = fs::remove_dir(parent); // it is in use, or was removed as our own
         }
         self.host.groups.close();
     }

@@ -330,7 +330,7 @@ fn seal(inside: &Path, attributes: u64) -> Result<(), Failure> {
 /// The same for kernels before 5.12, one mount after the other.
 fn seal_each(inside: &Path, attributes: u64) -> Result<(), Failure> {
     let top = fs::canonicalize(inside).at(inside)?;
-    let table = fs::read_to_string("/proc/self/mountinfo").at("/proc/self/mountinfo")?;
+    let table = fs::read_to_string("/proc/thread-self/mountinfo").on("the list of mounts")?;
     for line in table.lines() {
         let point = line.split(' ').nth(4).unwrap_or_default();
         let point = PathBuf::from(point.replace("\\040", " "));
@@ -359,4 +359,37 @@ fn remount(path: &Path, attributes: u64) -> Result<(), Failure> {
         }
     }
     mount(NONE, path, NONE, flags, NONE).at(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In a thread with mounts of its own. Needs root.
+    #[test]
+    fn old_kernels_seal_every_mount_of_a_tree() {
+        if !nix::unistd::geteuid().is_root() {
+            println!("SKIPPED: needs root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let top = fs::canonicalize(dir.path()).unwrap();
+        let thread = std::thread::spawn(move || {
+            use nix::sched::{CloneFlags, unshare};
+            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS).unwrap();
+            let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(NONE, "/", NONE, flags, NONE).unwrap();
+            tmpfs(&top, "size=1m", MsFlags::empty()).unwrap();
+            fs::create_dir(top.join("sub")).unwrap();
+            tmpfs(&top.join("sub"), "size=1m", MsFlags::MS_NOEXEC).unwrap();
+            seal_each(&top, READ_ONLY).unwrap();
+            for path in [top.join("x"), top.join("sub/x")] {
+                let error = fs::write(path, "x").unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(Errno::EROFS as i32));
+            }
+            let flags = statvfs(&top.join("sub")).unwrap().flags();
+            assert!(flags.contains(FsFlags::ST_NOEXEC), "what it had is kept");
+        });
+        thread.join().unwrap();
+    }
 }

@@ -60,6 +60,7 @@ pub(super) struct Launching {
     report: File,
     buffer: Vec<u8>,
     caller: Caller,
+    stops: Vec<Caller>,
     until: Instant,
     init: Option<(i32, OwnedFd)>,
 }
@@ -88,8 +89,12 @@ pub(super) struct Ending {
 #[derive(Debug)]
 pub(super) enum News {
     Launched(Caller),
-    /// Nothing is left of it; forget it.
-    Failed(Caller, String),
+    /// A launch came to nothing, and nothing is left of it. Some may have asked for its end meanwhile.
+    Failed {
+        launch: Caller,
+        stops: Vec<Caller>,
+        why: String,
+    },
     Ended(Vec<Caller>, Exit),
 }
 
@@ -101,6 +106,7 @@ impl Instance {
             report,
             buffer: Vec::new(),
             caller,
+            stops: Vec::new(),
             until: Instant::now() + LAUNCH,
             init: None,
         };
@@ -162,6 +168,7 @@ impl Instance {
             }
             State::Launching(launching) => {
                 // Not up yet: there is nothing to be graceful with.
+                launching.stops.extend(caller);
                 launching.until = Instant::now();
                 true
             }
@@ -234,8 +241,9 @@ impl Instance {
                 let stops = std::mem::take(&mut ending.stops);
                 let launch = ending.launch.take();
                 self.state = State::Ended(exit.clone());
-                if let (Some(caller), Exit::Launch(why)) = (launch, &exit) {
-                    return Some(News::Failed(caller, why.clone()));
+                if let (Some(launch), Exit::Launch(why)) = (launch, &exit) {
+                    let why = why.clone();
+                    return Some(News::Failed { launch, stops, why });
                 }
                 self.record(&exit);
                 Some(News::Ended(stops, exit))
@@ -249,6 +257,7 @@ impl Instance {
             return None;
         };
         let caller = launching.caller;
+        let stops = std::mem::take(&mut launching.stops);
         let (pid, pidfd) = match (outcome, launching.init.take()) {
             (Ok(()), Some(init)) => init,
             (outcome, init) => {
@@ -257,7 +266,7 @@ impl Instance {
                     exit: Exit::Launch(why.unwrap_or_else(|| "its init has no pid".into())),
                     pidfd: init.map(|(_, pidfd)| pidfd),
                     launch: Some(caller),
-                    stops: Vec::new(),
+                    stops,
                     until: Instant::now() + CLEARING,
                 });
                 return self.turn(false);
@@ -268,7 +277,7 @@ impl Instance {
             pid,
             pidfd,
             control,
-            stops: Vec::new(),
+            stops,
             kill_at: None,
         });
         Some(News::Launched(caller))
@@ -456,6 +465,7 @@ pub(super) fn rehearse(plan: &Plan, patience: Duration) -> Result<(), String> {
         report: start(plan).map_err(|error| error.chain())?,
         buffer: Vec::new(),
         caller: Caller::default(),
+        stops: Vec::new(),
         until,
         init: None,
     };

@@ -1,4 +1,9 @@
 //! What runs in the sandbox: tries things and prints `name=outcome` lines.
+#![expect(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
+    reason = "an attacker is not safe; each call is there to be refused"
+)]
 
 use std::{
     fs,
@@ -7,12 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub fn main(args: &[String]) -> ExitCode {
+pub(crate) fn main(args: &[String]) -> ExitCode {
     match args[0].as_str() {
         "view" => view(),
         "refused" => refused(),
         "memory" => memory(),
         "bomb" => bomb(),
+        "spin" => spin(),
         other => panic!("{other}"),
     }
     ExitCode::SUCCESS
@@ -137,7 +143,6 @@ fn view() {
 
 fn call(name: &str, number: libc::c_long, args: [u64; 5]) {
     let [a, b, c, d, e] = args;
-    // SAFETY: the kernel checks every pointer; these are null or numbers.
     let result = unsafe { libc::syscall(number, a, b, c, d, e) };
     errno(
         name,
@@ -213,18 +218,15 @@ fn refused() {
     #[cfg(target_arch = "x86_64")]
     {
         call("x32", 0x4000_0000 | libc::SYS_getpid, [0; 5]);
-        // SAFETY: single-threaded, and the child only makes one system call.
         let child = unsafe { libc::fork() };
         if child == 0 {
             // getpid by the 32-bit gate.
-            // SAFETY: clobbers what it says; nothing comes after.
             unsafe {
                 std::arch::asm!("int 0x80", inout("eax") 20 => _);
                 libc::_exit(0);
             }
         }
         let mut status = 0;
-        // SAFETY: waits for our own child.
         unsafe { libc::waitpid(child, &raw mut status, 0) };
         say("i386", format!("signal {}", libc::WTERMSIG(status)));
     }
@@ -247,12 +249,22 @@ fn memory() {
     println!("survived");
 }
 
+fn spin() {
+    let end = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < end {}
+    let used = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).unwrap();
+    let (user, system) = (used.user_time(), used.system_time());
+    say(
+        "ms",
+        (user.tv_sec() + system.tv_sec()) * 1000 + (user.tv_usec() + system.tv_usec()) / 1000,
+    );
+}
+
 /// Forks until it cannot, the children in sessions of their own, deaf to SIGTERM.
 fn bomb() {
     let mut children = 0;
     let end = Instant::now() + Duration::from_secs(10);
     while Instant::now() < end {
-        // SAFETY: single-threaded.
         match unsafe { libc::fork() } {
             -1 => break,
             0 => unsafe {
@@ -268,7 +280,6 @@ fn bomb() {
     }
     say("children", children);
     say("full", Error::last_os_error().raw_os_error().unwrap());
-    // SAFETY: waits for a signal.
     unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
     loop {
         std::thread::sleep(Duration::from_secs(1));

@@ -4,6 +4,15 @@
 //! Not a `#[test]` harness, because the supervisor executes its own binary again: as the node and as the
 //! init of each instance. `cargo test -p micro-sandbox --test fences [name]`.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test, though the compiler does not see that without the harness"
+)]
+
 mod inside;
 mod scenarios;
 mod server;
@@ -40,6 +49,7 @@ const TESTS: &[Test] = &[
     ("a_fork_bomb_stays_small_and_is_stopped_whole", || {
         alone("bomb")
     }),
+    ("cpu_is_bounded", || alone("cpu")),
     ("exit_codes_and_signals_are_told_apart", || alone("exits")),
     ("a_stop_waits_for_its_grace_and_no_longer", || {
         alone("grace")
@@ -47,6 +57,7 @@ const TESTS: &[Test] = &[
     ("output_is_kept_in_three_files", || alone("logs")),
     ("a_build_leaves_its_scratch_to_the_node", || alone("trees")),
     ("toolchains_work_inside", || alone("toolchains")),
+    ("a_node_of_another_user_owns_only_its_own", another_user),
     (
         "an_instance_outlives_the_node",
         an_instance_outlives_the_node,
@@ -103,6 +114,14 @@ fn run(args: &[String]) -> ExitCode {
 /// A scenario that needs nothing from outside.
 fn alone(scenario: &str) {
     let mut server = Server::start(scenario, As::Root);
+    server.passes();
+    server.stop();
+}
+
+fn another_user() {
+    let mut server = Server::start_with("another_user", As::Root, |settings| {
+        settings.server.user = "nobody".into();
+    });
     server.passes();
     server.stop();
 }

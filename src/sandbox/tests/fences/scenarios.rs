@@ -17,7 +17,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 const BASE: u32 = 1_900_000_000;
 const LONG: Duration = Duration::from_secs(10);
 
-pub fn node() -> ExitCode {
+pub(crate) fn node() -> ExitCode {
     let dir = PathBuf::from(std::env::var_os("MICRO_TEST_DIR").unwrap());
     let scenario = std::env::var("MICRO_TEST_SCENARIO").unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -68,6 +68,8 @@ async fn run(scenario: String, dir: PathBuf) {
         "leave_stubborn" => node.leave_stubborn().await,
         "find_running" => node.find_running().await,
         "find_ended" => node.find_ended().await,
+        "cpu" => node.cpu().await,
+        "another_user" => node.another_user().await,
         "idle" => node.idle(),
         "rootless" => node.rootless().await,
         "required" => node.required().await,
@@ -200,7 +202,6 @@ impl Node {
             "read /boot=2",
             "read /proc/1/root/etc=2", // init does not even show
             "read /proc/1/environ=2",
-            "read /proc/kcore=13",
             "write /x=30",
             "write /app/x=30",
             "write /usr/x=30",
@@ -232,11 +233,21 @@ impl Node {
             "core=0 0",
             "oom=500",
             "mask=0000000000000000",
-            "ignored=0000000000000000",
         ] {
             assert!(log.lines().any(|l| l == line), "no {line:?} in\n{log}");
         }
         assert!(!log.contains("write /dev/x=done"), "{log}");
+        assert!(!log.contains("read /proc/kcore=done"), "{log}");
+        let ignored = log
+            .lines()
+            .find_map(|l| l.strip_prefix("ignored="))
+            .unwrap();
+        let ignored = u64::from_str_radix(ignored, 16).unwrap();
+        assert_eq!(
+            ignored & 0x7fff_ffff,
+            0,
+            "signals are as a new program expects them"
+        );
         let data = self.state.join("data/foo/blog");
         use std::os::unix::fs::MetadataExt as _;
         let meta = fs::metadata(&data).unwrap();
@@ -626,6 +637,76 @@ impl Node {
             assert!(Instant::now() < until);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    async fn cpu(mut self) {
+        let mut spec = self.spec("cpu", &["/app/probe", "inside", "spin"]);
+        spec.limits.cpu_percent = 20;
+        let (exit, log) = self.finish(spec).await;
+        assert_eq!(exit, Exit::Code(0));
+        let used: u64 = log.trim().strip_prefix("ms=").unwrap().parse().unwrap();
+        assert!(used < 500, "{used} ms of CPU in a second");
+    }
+
+    /// The node is not root, and has to get along with what the supervisor left it.
+    async fn another_user(mut self) {
+        let (uid, gid) = crate::server::identity();
+        assert_eq!((uid.as_raw(), gid.as_raw()), (65534, 65534));
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        assert!(status.contains("CapPrm:\t0000000000000000"), "{status}");
+        assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+        assert_eq!(self.hello.missing, Vec::<String>::new());
+        for name in [
+            "micro.db",
+            "run/addresses.json",
+            "releases/x",
+            "sources/x",
+            "keys/x",
+        ] {
+            fs::write(self.state.join(name), "x").unwrap();
+        }
+        let rename = |from: &str, to: &str| fs::rename(self.state.join(from), self.state.join(to));
+        for name in [
+            "data",
+            "cache",
+            "builds",
+            "logs",
+            "run",
+            "run/instances",
+            "lock",
+        ] {
+            assert!(
+                rename(name, "mine").is_err(),
+                "{name} is not the node's to replace"
+            );
+        }
+        for name in ["data/x", "builds/x", "logs/x", "run/instances/x"] {
+            assert!(fs::write(self.state.join(name), "x").is_err(), "{name}");
+        }
+        let scratch = Source::Scratch("job".into());
+        let mut spec = self.shell(
+            "job",
+            "umask 077; mkdir d; echo made > d/out; chmod 400 d/out",
+        );
+        spec.kind = SpecKind::Build;
+        spec.mounts.push(mount(scratch.clone(), "/build", true));
+        spec.cwd = "/build".into();
+        let (exit, log) = self.finish(spec).await;
+        assert_eq!(exit, Exit::Code(0), "{log}");
+        let path = self.supervisor.take_tree(scratch, &foo()).await.unwrap();
+        assert_eq!(fs::read_to_string(path.join("d/out")).unwrap(), "made\n");
+        fs::rename(path.join("d"), self.state.join("releases/made")).unwrap();
+        fs::remove_file(self.log_path("job")).unwrap();
+        assert!(
+            fs::read_dir(self.state.join("data/foo/blog")).is_err(),
+            "data is the service's"
+        );
+        // A release that leads elsewhere is not followed there.
+        std::os::unix::fs::symlink("/root", self.state.join("releases/led")).unwrap();
+        let mut spec = self.shell("led", "ls /app");
+        spec.mounts[0].source = Source::Release("led".into());
+        let error = self.supervisor.launch(spec).await.unwrap_err().to_string();
+        assert!(error.contains("releases/led"), "{error}");
     }
 
     fn idle(self) {

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Who runs it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum As {
+pub(crate) enum As {
     Root,
     Nobody,
     RootWithoutNamespaces,
@@ -43,7 +43,7 @@ impl As {
     }
 }
 
-pub struct Server {
+pub(crate) struct Server {
     dir: tempfile::TempDir,
     child: Child,
     who: As,
@@ -52,13 +52,12 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn start(scenario: &str, who: As) -> Self {
+    pub(crate) fn start(scenario: &str, who: As) -> Self {
         Self::start_with(scenario, who, |_| {})
     }
 
-    pub fn start_with(scenario: &str, who: As, change: fn(&mut Settings)) -> Self {
+    pub(crate) fn start_with(scenario: &str, who: As, change: fn(&mut Settings)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let state = dir.path().join("state");
         let release = state.join("releases/probe");
         fs::create_dir_all(&release).unwrap();
@@ -105,22 +104,22 @@ impl Server {
     }
 
     /// Another server on the same state.
-    pub fn again(mut self, scenario: &str) -> Self {
+    pub(crate) fn again(mut self, scenario: &str) -> Self {
         let _ = fs::remove_file(self.dir.path().join("result"));
         self.child = spawn(&self.dir, scenario, &self.settings, self.who);
         self
     }
 
-    pub fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.dir.path().join("state")
     }
 
-    pub fn pid(&self) -> String {
+    pub(crate) fn pid(&self) -> String {
         self.child.id().to_string()
     }
 
     /// Waits for the scenario, and for its verdict.
-    pub fn passes(&mut self) {
+    pub(crate) fn passes(&mut self) {
         let result = self.dir.path().join("result");
         let until = Instant::now() + PATIENCE;
         let text = loop {
@@ -139,7 +138,7 @@ impl Server {
         assert_eq!(text, "ok");
     }
 
-    pub fn until(&self, what: &str, done: impl Fn(&Path) -> bool) {
+    pub(crate) fn until(&self, what: &str, done: impl Fn(&Path) -> bool) {
         let until = Instant::now() + PATIENCE;
         while !done(&self.state()) {
             assert!(Instant::now() < until, "waited too long until {what}");
@@ -147,7 +146,7 @@ impl Server {
         }
     }
 
-    pub fn signal(&self) {
+    pub(crate) fn signal(&self) {
         kill(self.child_pid(), Signal::SIGTERM).unwrap();
     }
 
@@ -155,7 +154,7 @@ impl Server {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap())
     }
 
-    pub fn ends(&mut self) -> Option<i32> {
+    pub(crate) fn ends(&mut self) -> Option<i32> {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -167,7 +166,7 @@ impl Server {
     }
 
     /// Stops it the ordinary way. Returns what it told the service manager.
-    pub fn stop(&mut self) -> Vec<String> {
+    pub(crate) fn stop(&mut self) -> Vec<String> {
         self.signal();
         assert_eq!(self.ends(), Some(0));
         self.nothing_is_left();
@@ -179,12 +178,12 @@ impl Server {
         said
     }
 
-    pub fn kill_supervisor(&mut self) {
+    pub(crate) fn kill_supervisor(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    pub fn nothing_is_left(&self) {
+    pub(crate) fn nothing_is_left(&self) {
         let root = fs::canonicalize(self.state()).unwrap();
         for group in groups(&root) {
             assert!(!group.exists(), "{} is left", group.display());
@@ -208,7 +207,7 @@ impl Server {
     }
 
     /// What a second server says that cannot start.
-    pub fn rival(&self, change: impl FnOnce(&mut Settings)) -> String {
+    pub(crate) fn rival(&self, change: impl FnOnce(&mut Settings)) -> String {
         let mut settings = self.settings.clone();
         change(&mut settings);
         let out = command(&self.dir, "idle", &settings, As::Root)
@@ -246,16 +245,16 @@ fn command(dir: &tempfile::TempDir, scenario: &str, settings: &Settings, who: As
     if who.without_namespaces() {
         command.env("MICRO_TEST_NO_NAMESPACES", "1");
     }
+    // The node writes its verdict there, whoever it is.
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
     if who.nobody() {
         command.uid(NOBODY).gid(NOBODY);
-        let writable = fs::Permissions::from_mode(0o777);
-        fs::set_permissions(dir.path(), writable).unwrap();
     }
     command
 }
 
 /// `micro server`, so to speak.
-pub fn supervise() -> ExitCode {
+pub(crate) fn supervise() -> ExitCode {
     if std::env::var_os("MICRO_TEST_NO_NAMESPACES").is_some() {
         refuse_namespaces();
     }
@@ -312,11 +311,11 @@ fn groups(state: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-pub fn pause() {
+pub(crate) fn pause() {
     std::thread::sleep(Duration::from_millis(5));
 }
 
 /// For a process that must not be root any more.
-pub fn identity() -> (Uid, Gid) {
+pub(crate) fn identity() -> (Uid, Gid) {
     (nix::unistd::getuid(), nix::unistd::getgid())
 }
