@@ -21,21 +21,31 @@ pub struct Flag {
 
 const DEPTH: usize = 6;
 const FLAGS: usize = 2_000;
+/// Fields that are looked at: types that contain each other have few leaves and many branches.
+const FIELDS: usize = 20_000;
 
 /// The leaves of a message of type `root`.
 pub(crate) fn of(root: &Type<'_>) -> Vec<Flag> {
     let mut flags = Vec::new();
     if let Type::Message(fields) = root {
-        collect(fields, "", 1, &mut flags);
+        let mut left = FIELDS;
+        collect(fields, "", 1, &mut flags, &mut left);
     }
     flags
 }
 
-fn collect(fields: &Fields<'_>, prefix: &str, depth: usize, flags: &mut Vec<Flag>) {
+fn collect(
+    fields: &Fields<'_>,
+    prefix: &str,
+    depth: usize,
+    flags: &mut Vec<Flag>,
+    left: &mut usize,
+) {
     for field in fields.all() {
-        if flags.len() >= FLAGS {
+        if flags.len() >= FLAGS || *left == 0 {
             return;
         }
+        *left -= 1;
         let name = if prefix.is_empty() {
             field.name.clone()
         } else {
@@ -43,7 +53,7 @@ fn collect(fields: &Fields<'_>, prefix: &str, depth: usize, flags: &mut Vec<Flag
         };
         if let Type::Message(inner) = &field.kind {
             if depth < DEPTH {
-                collect(inner, &name, depth + 1, flags);
+                collect(inner, &name, depth + 1, flags, left);
             }
             continue;
         }

@@ -75,6 +75,7 @@ fn in_message<'a>(
         if head.is_empty() || tail.is_empty() {
             continue;
         }
+        *tries = tries.checked_sub(1)?;
         if let Some(field) = fields.find(head)
             && let Type::Message(inner) = &field.kind
         {

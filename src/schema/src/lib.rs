@@ -15,6 +15,7 @@
 //! | `fits.rs` | whether JSON can go to a Go service as it is |
 //! | `pairs.rs`, `keys.rs` | query strings, forms and flags → JSON |
 //! | `flags.rs` | the leaves of a request |
+//! | `guard.rs` | what keeps hostile descriptors and messages harmless |
 //! | `comments.rs` | comments of `.proto` files |
 //! | `reflect.rs` | descriptors from a running instance |
 //! | `protos.rs` | descriptors from `.proto` files |
@@ -25,6 +26,7 @@ mod describe;
 mod error;
 mod fits;
 mod flags;
+mod guard;
 mod keys;
 mod method;
 mod pairs;

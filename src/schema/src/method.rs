@@ -10,6 +10,7 @@ use crate::{
     error::Error,
     fits, flags,
     flags::Flag,
+    guard,
     pairs::{self, Unknown},
     shape::Type,
 };
@@ -47,22 +48,39 @@ pub struct Method {
 /// The type of one direction.
 #[derive(Debug, Clone)]
 enum Side {
-    Message(MessageDescriptor),
+    Message(Typed),
     Tree(Option<Tree>),
 }
 
 impl Side {
     fn kind(&self) -> Type<'_> {
         match self {
-            Self::Message(message) => Type::of_message(message),
+            Self::Message(typed) => Type::of_message(&typed.message),
             Self::Tree(tree) => Type::of_tree_root(tree.as_ref()),
         }
     }
 
     fn name(&self) -> String {
         match self {
-            Self::Message(message) => message.full_name().to_owned(),
+            Self::Message(typed) => typed.message.full_name().to_owned(),
             Self::Tree(tree) => tree.as_ref().map_or_else(String::new, |t| t.r#type.clone()),
+        }
+    }
+}
+
+/// A message type.
+#[derive(Debug, Clone)]
+struct Typed {
+    message: MessageDescriptor,
+    /// Whether a message may contain `Any`.
+    any: bool,
+}
+
+impl From<MessageDescriptor> for Typed {
+    fn from(message: MessageDescriptor) -> Self {
+        Self {
+            any: guard::knows_any(message.parent_pool()),
+            message,
         }
     }
 }
@@ -82,8 +100,8 @@ impl Method {
             client_streaming: method.is_client_streaming(),
             server_streaming: method.is_server_streaming(),
             doc: comments::of(service.parent_file_descriptor_proto(), method.path()),
-            request: Side::Message(method.input()),
-            response: Side::Message(method.output()),
+            request: Side::Message(method.input().into()),
+            response: Side::Message(method.output().into()),
         }
     }
 
@@ -219,14 +237,23 @@ fn is_empty(json: &[u8]) -> bool {
 }
 
 fn from_json(side: &Side, json: &[u8]) -> Result<Bytes, Error> {
+    guard::unwinding(|| read(side, json)).unwrap_or_else(|| {
+        Err(Error::Json {
+            message: side.name(),
+            reason: CONFUSED.to_owned(),
+        })
+    })
+}
+
+const CONFUSED: &str = "it cannot be translated with the service's descriptors";
+
+fn read(side: &Side, json: &[u8]) -> Result<Bytes, Error> {
     match side {
-        _ if is_empty(json) => Ok(match side {
-            Side::Message(_) => Bytes::new(),
-            Side::Tree(_) => Bytes::from_static(b"{}"),
-        }),
-        Side::Message(message) => match strict(message, json) {
+        Side::Message(_) if is_empty(json) => Ok(Bytes::new()),
+        Side::Tree(_) if is_empty(json) => Ok(Bytes::from_static(b"{}")),
+        Side::Message(typed) => match strict(&typed.message, json) {
             Ok(bytes) => Ok(bytes),
-            Err(_) => forgiving(side, message, json),
+            Err(_) => forgiving(side, &typed.message, json),
         },
         Side::Tree(_) => {
             let kind = side.kind();
@@ -270,22 +297,29 @@ fn unreadable(side: &Side, error: &serde_json::Error) -> Error {
 }
 
 fn to_json(side: &Side, bytes: &[u8]) -> Result<Vec<u8>, Error> {
-    let Side::Message(message) = side else {
-        return Ok(if bytes.is_empty() {
-            b"{}".to_vec()
-        } else {
-            bytes.to_vec()
-        });
-    };
-    let misfit = |reason: String| Error::Message {
-        message: message.full_name().to_owned(),
-        reason,
-    };
+    match side {
+        Side::Message(typed) => guard::unwinding(|| write(typed, bytes))
+            .unwrap_or_else(|| Err(CONFUSED.to_owned()))
+            .map_err(|reason| Error::Message {
+                message: side.name(),
+                reason,
+            }),
+        Side::Tree(_) if bytes.is_empty() => Ok(b"{}".to_vec()),
+        Side::Tree(_) => Ok(bytes.to_vec()),
+    }
+}
+
+fn write(typed: &Typed, bytes: &[u8]) -> Result<Vec<u8>, String> {
     let dynamic =
-        DynamicMessage::decode(message.clone(), bytes).map_err(|e| misfit(e.to_string()))?;
-    let mut out = Vec::with_capacity(bytes.len() * 2 + 64);
+        DynamicMessage::decode(typed.message.clone(), bytes).map_err(|e| e.to_string())?;
+    if typed.any {
+        guard::check_anys(&dynamic)?;
+    }
+    let mut out = guard::Bounded {
+        bytes: Vec::with_capacity(bytes.len() * 2 + 64),
+    };
     dynamic
         .serialize_with_options(&mut serde_json::Serializer::new(&mut out), &WRITE)
-        .map_err(|e| misfit(e.to_string()))?;
-    Ok(out)
+        .map_err(|e| e.to_string())?;
+    Ok(out.bytes)
 }

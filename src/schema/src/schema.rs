@@ -8,7 +8,7 @@ use prost::Message as _;
 use prost_reflect::{DescriptorPool, MethodDescriptor};
 use prost_types::FileDescriptorSet;
 
-use crate::{DESCRIPTOR_LIMIT, Error, Method, describe, protos, shape::fold};
+use crate::{DESCRIPTOR_LIMIT, Error, Method, describe, guard, protos, shape::fold};
 
 /// What a service offers. Immutable; share it as `Arc<Schema>`.
 #[derive(Default)]
@@ -47,7 +47,15 @@ impl Schema {
                 bytes.len()
             )));
         }
-        let (pool, complete) = pool(bytes)?;
+        let built = guard::unwinding(|| {
+            let (pool, complete) = pool(bytes)?;
+            guard::check(&pool).map_err(Error::Descriptors)?;
+            Ok(Self::of_pool(&pool, complete))
+        });
+        built.unwrap_or_else(|| Err(Error::Descriptors("they contradict themselves".to_owned())))
+    }
+
+    fn of_pool(pool: &DescriptorPool, complete: Bytes) -> Self {
         let mut schema = Self {
             descriptor_set: Some(complete),
             ..Self::default()
@@ -66,7 +74,7 @@ impl Schema {
                 schema.descriptors.push(method);
             }
         }
-        Ok(schema)
+        schema
     }
 
     /// The schema of a Go service, which registers value trees and speaks JSON itself.

@@ -1,5 +1,7 @@
 //! A schema from the value trees that Micro's Go services register.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::HashMap;
 
 use micro_proto::registry::{Endpoint, Value as Tree};

@@ -1,5 +1,7 @@
 //! The reflection client against servers of every kind, in this process.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 #[path = "protos/fixture.rs"]
 #[expect(dead_code, reason = "only its descriptors are used here")]
 mod shop;

@@ -1,5 +1,7 @@
 //! A schema from descriptors: look-ups, value trees, JSON both ways, pairs and flags.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 #[path = "protos/fixture.rs"]
 mod shop;
 
@@ -507,7 +509,7 @@ fn flags_are_the_leaves_with_types_and_comments() {
 #[test]
 fn sets_may_lack_the_well_known_imports() {
     use prost::Message as _;
-    let mut set = prost_types::FileDescriptorSet::decode(shop::set().as_slice()).unwrap();
+    let mut set = prost_types::FileDescriptorSet::decode(shop::set_once()).unwrap();
     set.file
         .retain(|f| !f.name().starts_with("google/protobuf/"));
     let schema = Schema::from_descriptor_set(&set.encode_to_vec()).unwrap();

@@ -13,6 +13,12 @@ pub(crate) fn set() -> Vec<u8> {
     protos::compile_dir(&dir).unwrap().unwrap()
 }
 
+/// The same, compiled once.
+pub(crate) fn set_once() -> &'static [u8] {
+    static SET: OnceLock<Vec<u8>> = OnceLock::new();
+    SET.get_or_init(set)
+}
+
 /// Its schema, made once.
 pub(crate) fn shop() -> Arc<Schema> {
     static SHOP: OnceLock<Arc<Schema>> = OnceLock::new();
