@@ -14,9 +14,9 @@ use serde_json::{Map, Value, json};
 
 /// A Go service that registers the same order.
 fn go_method() -> Method {
-    let place = &shop::shop().endpoints()[0].clone();
+    let place = &shop::shop().endpoints().first().unwrap().clone();
     let schema = Schema::from_endpoints(vec![place.clone()]);
-    schema.methods()[0].clone()
+    schema.methods().first().unwrap().clone()
 }
 
 fn methods() -> Vec<Method> {
