@@ -76,7 +76,7 @@ def world():
         "writes_app": can(lambda: open("/app/x", "w").write("x")),
         "writes_usr": can(lambda: open("/usr/x", "w").write("x")),
         "reads_shadow": can(lambda: open("/etc/shadow").read()),
-        "sees_home": os.path.exists("/root") or os.path.exists("/home"),
+        "sees_home": any(os.path.exists(p) for p in ("/home", "/root/.npmrc", "/root/.bashrc", "/root/.cargo")),
         "environment": sorted(os.environ),
     }
 

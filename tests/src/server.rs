@@ -420,20 +420,24 @@ pub fn operator_settings() -> String {
         .iter()
         .filter_map(|name| std::env::var_os(name).map(PathBuf::from)),
     );
-    files.retain(|file| Path::new(file).is_absolute() && file.exists());
+    files.retain(|file| file.is_absolute() && file.exists());
     files.sort();
     files.dedup();
+    let (paths, files): (Vec<PathBuf>, Vec<PathBuf>) =
+        files.into_iter().partition(|file| file.is_dir());
     let list = |items: Vec<String>| {
         items
             .iter()
-            .map(|i| format!("{i:?}"))
+            .map(|item| format!("{item:?}"))
             .collect::<Vec<_>>()
             .join(", ")
     };
-    let files = files.iter().map(|f| f.display().to_string()).collect();
-    format!(
-        "[build]\nenv = [{}]\nfiles = [{}]\n",
-        list(names),
-        list(files)
-    )
+    let shown = |paths: Vec<PathBuf>| {
+        paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect()
+    };
+    let (env, files, paths) = (list(names), list(shown(files)), list(shown(paths)));
+    format!("[build]\nenv = [{env}]\nfiles = [{files}]\npaths = [{paths}]\n")
 }

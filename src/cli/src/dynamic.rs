@@ -201,17 +201,19 @@ fn method<'a>(found: &'a Found, words: &[String]) -> Result<&'a Method> {
         return Ok(method);
     }
     // The service's type need not be called like the service: the method alone may be clear.
-    let mut alike = found.schema.methods().iter().filter(|m| match words {
-        [] => true,
-        [word] => m
-            .endpoint
-            .rsplit('.')
-            .next()
-            .is_some_and(|last| folded(last) == folded(word)),
-        _ => false,
-    });
-    if let (Some(only), None) = (alike.next(), alike.next()) {
-        return Ok(only);
+    let named = |word: &str| {
+        let wanted = folded(word);
+        only(found.schema.methods().iter().filter(move |method| {
+            method.endpoint.rsplit('.').next().is_some_and(|last| folded(last) == wanted)
+        }))
+    };
+    let clear = match words {
+        [] => named("call").or_else(|| only(found.schema.methods().iter())),
+        [word] => named(word),
+        _ => None,
+    };
+    if let Some(method) = clear {
+        return Ok(method);
     }
     Err(Error::failed(format!(
         "Endpoint {} not found for service {name}",
@@ -219,6 +221,12 @@ fn method<'a>(found: &'a Found, words: &[String]) -> Result<&'a Method> {
     ))
     .with_hint(format!("`micro {name} --help` lists its commands"))
     .with_exit(128))
+}
+
+/// The one item there is, if it is the only one.
+fn only<'a>(mut items: impl Iterator<Item = &'a Method>) -> Option<&'a Method> {
+    let first = items.next()?;
+    items.next().is_none().then_some(first)
 }
 
 fn folded(text: &str) -> String {

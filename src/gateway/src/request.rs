@@ -193,14 +193,15 @@ enum Form<'a> {
 }
 
 impl<'a> Form<'a> {
-    fn of(headers: &'a HeaderMap) -> Self {
+    fn of(headers: &'a HeaderMap, body: &[u8]) -> Self {
         let text = headers
             .get(CONTENT_TYPE)
             .and_then(|v| v.to_str().ok())
             .unwrap_or_default();
         let media = text.split(';').next().unwrap_or_default().trim();
         if media.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-            Self::UrlEncoded
+            // `curl -d '{…}'` calls a JSON object a form; an encoder never writes a bare brace.
+            if body.trim_ascii_start().starts_with(b"{") { Self::Json } else { Self::UrlEncoded }
         } else if media.eq_ignore_ascii_case("multipart/form-data") {
             Self::Multipart(text)
         } else {
@@ -211,8 +212,8 @@ impl<'a> Form<'a> {
 }
 
 /// Whether the body counts as JSON.
-pub fn is_json(headers: &HeaderMap) -> bool {
-    matches!(Form::of(headers), Form::Json)
+pub fn is_json(headers: &HeaderMap, body: &[u8]) -> bool {
+    matches!(Form::of(headers, body), Form::Json)
 }
 
 /// Removes what only Micro itself may say to a service about a request. The namespace has been read
@@ -235,7 +236,7 @@ pub fn json(
     body: Bytes,
 ) -> Result<Bytes, Error> {
     let query_text = query_text.unwrap_or_default();
-    let form = Form::of(headers);
+    let form = Form::of(headers, &body);
     if query_text.is_empty() && matches!(form, Form::Json) {
         return Ok(body);
     }

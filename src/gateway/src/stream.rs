@@ -118,7 +118,7 @@ async fn start(
     // A client that streams sends its messages one after another in the body; together with a query
     // or in a form there is one.
     let several = call.method.client_streaming && uri.query().is_none_or(str::is_empty);
-    let texts = if several && request::is_json(&call.headers) {
+    let texts = if several && request::is_json(&call.headers, &body) {
         request::several(&body).map_err(|e| e.to_wire())?
     } else {
         let json = request::json(&call.method, &call.headers, uri.query(), body);

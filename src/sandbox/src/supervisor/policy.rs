@@ -240,6 +240,12 @@ impl Policy<'_> {
         match self.toolchains {
             None => Ok(Seen::AskToolchains),
             Some(roots) if below(roots) => shown(Origin::Host(real)),
+            Some(_) if real.is_dir() && self.settings.build.files.iter().any(|f| f == path) => {
+                Err(format!(
+                    "shows {}, which is a directory: name it in build.paths instead of build.files",
+                    path.display()
+                ))
+            }
             Some(_) => Err(format!(
                 "shows {}, which is in no toolchain and not in build.paths or build.files",
                 path.display()
