@@ -290,7 +290,7 @@ pub(crate) fn listing(dir: &Path) -> String {
         .map(|entries| {
             entries
                 .flatten()
-                .map(|e| e.file_name().to_string_lossy().escape_debug().to_string())
+                .map(|e| crate::error::printable(&e.file_name().to_string_lossy()))
                 .collect()
         })
         .unwrap_or_default();

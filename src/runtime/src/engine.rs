@@ -51,6 +51,8 @@ pub(crate) struct Engine {
     pub(crate) builders: Semaphore,
     /// Read while an artifact is made and named by a release, written while artifacts are removed.
     pub(crate) artifacts: RwLock<()>,
+    /// How many restarts may be under way at once: after a reboot all services come at the same time.
+    pub(crate) starters: Semaphore,
     build_turns: Mutex<HashMap<Namespace, Arc<AsyncMutex<()>>>>,
     slots: Mutex<BTreeMap<Key, Arc<Slot>>>,
     wake: mpsc::UnboundedSender<Key>,
@@ -137,6 +139,7 @@ impl Engine {
             exits: Exits::default(),
             builders: Semaphore::new((cores / 2).max(1)),
             artifacts: RwLock::default(),
+            starters: Semaphore::new(cores * 2),
             build_turns: Mutex::default(),
             slots: Mutex::default(),
             wake,

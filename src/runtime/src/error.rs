@@ -19,10 +19,23 @@ impl fmt::Display for Output {
         }
         f.write_str("; its last output:")?;
         for line in &self.0 {
-            write!(f, "\n  {line}")?;
+            write!(f, "\n  {}", printable(line))?;
         }
         Ok(())
     }
+}
+
+/// Text from outside as it may stand in a message or a log: control characters are spelled out.
+pub(crate) fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\t' {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
 }
 
 /// A failure of the runtime.
@@ -445,7 +458,11 @@ impl Fault for Error {
                 "run it again (what was downloaded is kept), or raise build.timeout in micro.toml"
                     .into()
             }
-            Self::Exited { .. } | Self::NoPort { .. } => {
+            Self::Exited { .. } => {
+                "what it printed says why; a service runs until it is stopped and serves on 127.0.0.1:$PORT"
+                    .into()
+            }
+            Self::NoPort { .. } => {
                 "a service serves gRPC or HTTP on 127.0.0.1:$PORT, or registers itself".into()
             }
             Self::GaveUp { .. } | Self::Cancelled { .. } => "run it again".into(),

@@ -379,7 +379,7 @@ impl Git<'_> {
             return Ok(String::from_utf8_lossy(&printed).into_owned());
         }
         let text = String::from_utf8_lossy(&said);
-        let lines: Vec<String> = text.lines().map(|l| l.escape_debug().to_string()).collect();
+        let lines: Vec<String> = text.lines().map(String::from).collect();
         let skip = lines.len().saturating_sub(5);
         Err(Error::Git {
             url: self.source.url.clone(),

@@ -203,12 +203,12 @@ impl Grpc {
             let live = slot.live();
             let pids: Vec<String> = live.instances.iter().map(|i| i.pid.to_string()).collect();
             let started = live.instances.iter().map(|i| i.started).max();
-            (
-                live.phase.unwrap_or(row.status),
-                pids,
-                started,
-                live.retries,
-            )
+            let stored = match row.status {
+                // After a start of the node, until it has been started again.
+                State::Running if pids.is_empty() => State::Starting,
+                status => status,
+            };
+            (live.phase.unwrap_or(stored), pids, started, live.retries)
         };
         let mut metadata: BTreeMap<String, String> = row.metadata;
         let mut put = |name: &str, value: String| {

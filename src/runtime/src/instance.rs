@@ -293,7 +293,7 @@ impl Engine {
         if let Some(instance) = &mut launched.instance {
             instance.pid = running.pid;
         }
-        self.prune_logs(key);
+        self.prune_logs(key, recipe.instances);
         Ok(launched)
     }
 
@@ -336,9 +336,11 @@ impl Engine {
         }
     }
 
-    /// Keeps the output of the last few instances and builds.
-    fn prune_logs(self: &Arc<Self>, key: &Key) {
+    /// Keeps the output of the last few instances and builds. Of a service with many copies that means
+    /// those that start now and those they replace.
+    fn prune_logs(self: &Arc<Self>, key: &Key, copies: u32) {
         let (engine, key) = (Arc::clone(self), key.clone());
+        let keep = usize::try_from(copies).map_or(5, |c| (2 * c).max(5));
         self.handle.spawn_blocking(move || {
             let dir = engine.log_dir(&key);
             let alive: Vec<InstanceId> = engine
@@ -348,7 +350,7 @@ impl Engine {
                 .map(|i| i.id)
                 .collect();
             let running = |id: &InstanceId| alive.contains(id);
-            crate::logs::prune(&dir, 5, running, is_instance);
+            crate::logs::prune(&dir, keep, running, is_instance);
             crate::logs::prune(&dir, 3, running, |id| !is_instance(id));
         });
     }

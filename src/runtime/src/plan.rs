@@ -305,6 +305,7 @@ fn pip_env() -> Vec<(String, String)> {
         ("PIP_CACHE_DIR", "/cache/pip"),
         ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
         ("PIP_NO_INPUT", "1"),
+        ("PIP_PROGRESS_BAR", "off"),
         ("PIP_ROOT_USER_ACTION", "ignore"),
     ])
 }

@@ -184,6 +184,7 @@ impl Engine {
             if missing == 0 || early {
                 return Ok(());
             }
+            let _place = self.starters.acquire().await.map_err(|_| Error::Task)?;
             self.start_more(&row, &release, missing).await
         }
         .await;

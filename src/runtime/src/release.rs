@@ -160,7 +160,7 @@ impl Assembly<'_> {
 
     fn note(&mut self, path: &Path, why: &str) {
         if self.notes.len() < 20 {
-            let name = path.display().to_string().escape_debug().to_string();
+            let name = crate::error::printable(&path.display().to_string());
             self.notes
                 .push(format!("left {name} out of the release: {why}"));
         }

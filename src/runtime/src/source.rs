@@ -511,7 +511,7 @@ fn refuse(raw: &[u8], problem: &'static str, remedy: &'static str) -> Error {
 /// A name from outside as it may stand in a message.
 fn printable(raw: &[u8]) -> String {
     let text: String = String::from_utf8_lossy(raw).chars().take(120).collect();
-    text.escape_debug().to_string()
+    crate::error::printable(&text)
 }
 
 #[cfg(test)]
