@@ -14,6 +14,7 @@ mod fixtures;
 mod gateway;
 mod languages;
 mod plain_http;
+mod privileges;
 mod rules;
 mod server_process;
 mod survival;

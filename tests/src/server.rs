@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     net::SocketAddr,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -31,6 +32,7 @@ pub struct Server {
     addresses: Value,
     flags: Vec<String>,
     settings: String,
+    user: Option<u32>,
 }
 
 /// Where a server keeps everything: gone afterwards, or kept.
@@ -56,6 +58,7 @@ pub struct Builder {
     flags: Vec<String>,
     binary: Option<PathBuf>,
     directory: Option<PathBuf>,
+    user: Option<u32>,
 }
 
 impl Builder {
@@ -78,6 +81,13 @@ impl Builder {
     #[must_use]
     pub fn binary(mut self, path: PathBuf) -> Self {
         self.binary = Some(path);
+        self
+    }
+
+    /// Runs the server as this user instead of the test's own.
+    #[must_use]
+    pub fn user(mut self, uid: u32) -> Self {
+        self.user = Some(uid);
         self
     }
 
@@ -117,13 +127,22 @@ impl Builder {
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(dir.path(), open).expect("the directory is ours");
         std::fs::create_dir_all(dir.path().join("home")).expect("a home");
+        let mut binary = self.binary.unwrap_or_else(binary);
+        if let Some(uid) = self.user {
+            // The build directory may be out of that user's reach.
+            let copy = dir.path().join("micro");
+            std::fs::copy(&binary, &copy).expect("the binary can be copied");
+            binary = copy;
+            std::os::unix::fs::chown(dir.path(), Some(uid), Some(uid)).expect("we are root");
+        }
         Server {
             dir,
-            binary: self.binary.unwrap_or_else(binary),
+            binary,
             child: None,
             addresses: Value::Null,
             flags: self.flags,
             settings: self.settings,
+            user: self.user,
         }
     }
 }
@@ -212,6 +231,9 @@ impl Server {
             }
         }
         command.args(&self.flags).stdin(Stdio::null());
+        if let Some(uid) = self.user {
+            command.uid(uid).gid(uid).env("HOME", self.dir.path());
+        }
         command
     }
 

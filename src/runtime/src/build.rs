@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use micro_core::InstanceId;
+use micro_core::{InstanceId, Namespace};
 use micro_sandbox::{Exit, Limits, Mount, Source, Spec, SpecKind, Toolchain};
 
 use crate::{
@@ -54,27 +54,31 @@ impl Drop for Running {
     }
 }
 
-/// A finished build's tree, which is the node's own now. It goes when this is dropped.
-pub(crate) struct BuiltTree(PathBuf);
+/// A finished build's tree, which the node may read now. It goes when this is dropped.
+pub(crate) struct BuiltTree {
+    engine: Arc<Engine>,
+    namespace: Namespace,
+    id: InstanceId,
+    path: PathBuf,
+}
 
 impl BuiltTree {
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 }
 
 impl Drop for BuiltTree {
     fn drop(&mut self) {
-        let path = std::mem::take(&mut self.0);
-        let remove = move || {
-            if let Err(error) = fs::remove_dir_all(&path) {
-                tracing::warn!(%error, path = %path.display(), "The tree of a build could not be removed.");
-            }
-        };
-        match tokio::runtime::Handle::try_current() {
-            Ok(handle) => drop(handle.spawn_blocking(remove)),
-            Err(_) => remove(),
-        }
+        // Only the supervisor may remove entries of the directory that all builds share.
+        let (engine, namespace, id) = (
+            Arc::clone(&self.engine),
+            self.namespace.clone(),
+            self.id.clone(),
+        );
+        self.engine.handle.spawn(async move {
+            engine.remove_scratch(&namespace, &id).await;
+        });
     }
 }
 
@@ -91,8 +95,12 @@ impl Engine {
         drop(self.supervisor.stop(id, Duration::ZERO).await);
         drop(self.supervisor.forget(id).await);
         self.exits.forget(id);
+        self.remove_scratch(&key.namespace, id).await;
+    }
+
+    async fn remove_scratch(&self, namespace: &Namespace, id: &InstanceId) {
         let scratch = Source::Scratch(id.to_string());
-        if let Err(error) = self.supervisor.remove_tree(scratch, &key.namespace).await {
+        if let Err(error) = self.supervisor.remove_tree(scratch, namespace).await {
             tracing::warn!(%error, build = %id, "The tree of a build could not be removed.");
         }
     }
@@ -144,7 +152,12 @@ impl Engine {
                 drop(self.supervisor.forget(&id).await);
                 self.exits.forget(&id);
                 let path = self.supervisor.take_tree(scratch, &key.namespace).await?;
-                Ok(BuiltTree(path))
+                Ok(BuiltTree {
+                    engine: Arc::clone(self),
+                    namespace: key.namespace.clone(),
+                    id: id.clone(),
+                    path,
+                })
             }
             Some(exit) => {
                 let lines = self.last_lines(key, &id).await;
