@@ -102,7 +102,7 @@ pub(crate) fn environment(recipe: &Recipe, around: &Surroundings<'_>) -> Vec<(St
 /// The bounds of an instance: the node's, or less when the author says so.
 fn limits(settings: &Settings, own: &manifest::Limits) -> Limits {
     let node = &settings.limits;
-    let cpu = match (node.cpu_percent, own.cpu.unwrap_or(0)) {
+    let cpu = match (node.cpu_percent, own.cpu_percent.unwrap_or(0)) {
         (0, own) => own,
         (node, 0) => node,
         (node, own) => node.min(own),
@@ -454,7 +454,7 @@ mod tests {
         let own = manifest::Limits {
             memory: Some(ByteSize(64 << 20)),
             processes: Some(100_000),
-            cpu: Some(200),
+            cpu_percent: Some(200),
         };
         let limits = limits(&settings, &own);
         assert_eq!(limits.memory, 64 << 20);

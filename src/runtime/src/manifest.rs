@@ -42,7 +42,7 @@ pub struct Limits {
     /// Processes and threads of one instance.
     pub processes: Option<u32>,
     /// Percent of one core.
-    pub cpu: Option<u32>,
+    pub cpu_percent: Option<u32>,
 }
 
 /// A line for the shell, or the words of a command.
@@ -100,7 +100,7 @@ const KEYS: [&str; 8] = [
     "instances",
     "limits",
 ];
-const LIMIT_KEYS: [&str; 3] = ["memory", "processes", "cpu"];
+const LIMIT_KEYS: [&str; 3] = ["memory", "processes", "cpu_percent"];
 
 /// Reads `micro.toml` in `dir`; `None` when there is none.
 ///
