@@ -204,7 +204,11 @@ fn method<'a>(found: &'a Found, words: &[String]) -> Result<&'a Method> {
     let named = |word: &str| {
         let wanted = folded(word);
         only(found.schema.methods().iter().filter(move |method| {
-            method.endpoint.rsplit('.').next().is_some_and(|last| folded(last) == wanted)
+            method
+                .endpoint
+                .rsplit('.')
+                .next()
+                .is_some_and(|last| folded(last) == wanted)
         }))
     };
     let clear = match words {

@@ -201,7 +201,11 @@ impl<'a> Form<'a> {
         let media = text.split(';').next().unwrap_or_default().trim();
         if media.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             // `curl -d '{…}'` calls a JSON object a form; an encoder never writes a bare brace.
-            if body.trim_ascii_start().starts_with(b"{") { Self::Json } else { Self::UrlEncoded }
+            if body.trim_ascii_start().starts_with(b"{") {
+                Self::Json
+            } else {
+                Self::UrlEncoded
+            }
         } else if media.eq_ignore_ascii_case("multipart/form-data") {
             Self::Multipart(text)
         } else {
