@@ -100,6 +100,9 @@ pub enum Error {
         /// The step and why it failed.
         reason: String,
     },
+    /// Too many trees are being walked.
+    #[error("too many trees are being removed or given away at once")]
+    Busy,
     /// A job the supervisor gave to a child of its own failed.
     #[error("{0}")]
     Errand(String),
@@ -199,6 +202,7 @@ impl Fault for Error {
             Self::InstanceExists(_) => Kind::Conflict,
             Self::Spec { .. } | Self::Tree { .. } => Kind::Invalid,
             Self::Stopping(_) => Kind::Unavailable,
+            Self::Busy => Kind::Exhausted,
             Self::NoSupervisor
             | Self::InstanceRuns(_)
             | Self::TreeInUse { .. }

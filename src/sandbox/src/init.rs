@@ -1,8 +1,8 @@
 //! `micro __init`: the parent of one instance and PID 1 of its pid namespace.
 //!
 //! It holds what must outlive the server: the log pipes, the exit status and a control socket in the
-//! instance's directory. Supervisors come and go; it serves whoever connects. Single-threaded, no
-//! allocation beyond its buffers once the instance runs.
+//! instance's directory. Supervisors come and go; it serves whoever connects. One thread,
+//! one poll loop.
 //!
 //! ```text
 //! supervisor ──exec──► init (first)  enters user and pid namespace, forks, ends

@@ -346,6 +346,8 @@ impl Supervisor {
             notify::say("STOPPING=1");
             self.phase = Phase::Draining(Instant::now() + DRAIN);
             self.node.retire();
+            // The node has its own; when it closes them, nobody waits at a door that will not open.
+            self.doors.clear();
             self.node.signal(Signal::SIGTERM);
         } else if self.signals_seen > 1 && !matches!(self.phase, Phase::Killing(_)) {
             tracing::warn!("Asked again: stopping at once.");

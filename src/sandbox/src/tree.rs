@@ -67,7 +67,21 @@ pub(crate) fn create_below(base: impl AsFd, below: &Path, mode: u32) -> io::Resu
     Ok(at)
 }
 
-/// Writes a small private file so that it is there whole or not at all.
+/// Opens a path that has no links on the way, as it was checked before, without reading it.
+pub(crate) fn reach(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut at = nix::fcntl::open("/", flags | OFlag::O_DIRECTORY, Mode::empty())?;
+    for name in names(path.strip_prefix("/").unwrap_or(path))? {
+        at = openat(&at, name, flags, Mode::empty())?;
+        if fstat(&at)?.st_mode & libc::S_IFMT == libc::S_IFLNK {
+            return Err(Errno::ELOOP.into());
+        }
+    }
+    Ok(at)
+}
+
+/// Writes a small private file so that it is there whole or not at all. Not synced: what it tells of
+/// does not outlive the machine's run either.
 pub(crate) fn write_whole(dir: &OwnedFd, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = format!("{name}.new");
     let flags =
@@ -75,9 +89,7 @@ pub(crate) fn write_whole(dir: &OwnedFd, name: &str, bytes: &[u8]) -> io::Result
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
     let mut file = File::from(openat(dir, temporary.as_str(), flags, mode)?);
     file.write_all(bytes)?;
-    file.sync_all()?;
-    renameat(dir, temporary.as_str(), dir, name)?;
-    Ok(nix::unistd::fsync(dir)?)
+    Ok(renameat(dir, temporary.as_str(), dir, name)?)
 }
 
 fn names(path: &Path) -> io::Result<Vec<&OsStr>> {
@@ -93,7 +105,7 @@ fn names(path: &Path) -> io::Result<Vec<&OsStr>> {
 pub(crate) fn own(top: impl AsFd, owner: Owner, chmod_top: u32) -> io::Result<()> {
     let stat = fstat(&top)?;
     if (stat.st_uid, stat.st_gid) != (owner.uid, owner.gid) {
-        give(top.as_fd().try_clone_to_owned()?, owner, 0)?;
+        claim(&top, owner)?;
     }
     fchmod(&top, Mode::from_bits_truncate(chmod_top))?;
     Ok(())
@@ -101,10 +113,12 @@ pub(crate) fn own(top: impl AsFd, owner: Owner, chmod_top: u32) -> io::Result<()
 
 /// Gives everything in a tree to `owner`, readable and writable for it, without set-uid bits.
 pub(crate) fn claim(top: impl AsFd, owner: Owner) -> io::Result<()> {
-    give(top.as_fd().try_clone_to_owned()?, owner, 0)
+    let before = fstat(&top)?.st_uid;
+    give(top.as_fd().try_clone_to_owned()?, before, owner, 0)
 }
 
-fn give(dir: OwnedFd, owner: Owner, depth: usize) -> io::Result<()> {
+/// `before` is who made the tree.
+fn give(dir: OwnedFd, before: u32, owner: Owner, depth: usize) -> io::Result<()> {
     if depth > MAX_DEPTH {
         return Err(io::Error::other("the tree is too deep"));
     }
@@ -117,8 +131,12 @@ fn give(dir: OwnedFd, owner: Owner, depth: usize) -> io::Result<()> {
     fchmod(&dir, Mode::from_bits_truncate(mode))?;
     for (name, kind) in entries(&dir)? {
         if kind == Kind::Directory {
-            give(enter(&dir, &name)?, owner, depth + 1)?;
+            give(enter(&dir, &name)?, before, owner, depth + 1)?;
             continue;
+        }
+        let stat = fstatat(&dir, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        if stat.st_nlink > 1 && stat.st_uid != before && stat.st_uid != owner.uid {
+            continue; // somebody else's file, linked in here to be given away
         }
         fchownat(
             &dir,
@@ -279,6 +297,10 @@ mod tests {
         assert!(create_below(&base, Path::new("link/x"), 0o755).is_err());
         assert!(open_below(&base, Path::new("../x")).is_err());
         assert!(open_below(&base, Path::new("/etc")).is_err());
+        let real = fs::canonicalize(dir.path()).unwrap();
+        assert!(reach(&real.join("outside")).is_ok());
+        assert!(reach(&real.join("link")).is_err());
+        assert!(reach(&real.join("link/x")).is_err());
     }
 
     #[test]
@@ -306,6 +328,31 @@ mod tests {
         create_below(&base, &deep, 0o755).unwrap();
         remove(&base, OsStr::new("tree")).unwrap();
         assert!(!dir.path().join("tree").exists());
+    }
+
+    /// Needs root.
+    #[test]
+    fn a_file_of_somebody_else_is_not_given_away_by_a_second_name() {
+        use std::os::unix::fs::{MetadataExt as _, chown};
+        if me().uid != 0 {
+            println!("SKIPPED: needs root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let at = |p: &str| dir.path().join(p);
+        fs::create_dir(at("tree")).unwrap();
+        for name in ["secret", "tree/own"] {
+            fs::write(at(name), "x").unwrap();
+        }
+        fs::hard_link(at("secret"), at("tree/secret")).unwrap();
+        fs::hard_link(at("tree/own"), at("tree/twice")).unwrap();
+        for name in ["tree", "tree/own"] {
+            chown(at(name), Some(1_900_000_001), Some(1_900_000_001)).unwrap();
+        }
+        let (uid, gid) = (65534, 65534);
+        claim(open(&at("tree")).unwrap(), Owner { uid, gid }).unwrap();
+        assert_eq!(fs::metadata(at("secret")).unwrap().uid(), 0);
+        assert_eq!(fs::metadata(at("tree/twice")).unwrap().uid(), uid);
     }
 
     #[test]

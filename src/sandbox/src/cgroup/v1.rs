@@ -53,6 +53,7 @@ impl Hierarchy for Separate {
     fn create(&self, id: &InstanceId, limits: &Limits) -> Result<Group, Error> {
         let mut group = Group::default();
         for (controller, parent) in &self.parents {
+            let _ = fs::create_dir(parent); // somebody may have tidied up an empty one
             let dir = parent.join(id.as_str());
             if let Err(error) = make(&dir, &settings(*controller, limits)) {
                 group.remove();

@@ -54,6 +54,7 @@ pub(super) struct Keeper {
     kill_at: Option<Instant>,
     exit: Option<Exit>,
     clock: Clock,
+    chunk: Vec<u8>,
 }
 
 struct Client {
@@ -106,6 +107,7 @@ impl Keeper {
             kill_at: None,
             exit: None,
             clock: Clock::System,
+            chunk: vec![0; 64 << 10],
         })
     }
 
@@ -257,10 +259,9 @@ impl Keeper {
     /// Whether any output is still open.
     fn read_outputs(&mut self) -> bool {
         let now = Instant::now();
-        let mut chunk = vec![0; 64 << 10];
-        let (log, clock) = (&mut self.log, &self.clock);
+        let (log, clock, chunk) = (&mut self.log, &self.clock, &mut self.chunk);
         self.outputs.retain_mut(|output| {
-            match output.pipe.read(&mut chunk) {
+            match output.pipe.read(chunk) {
                 Ok(0) => {
                     log.append(&output.splitter.flush(clock.now()));
                     return false;

@@ -220,12 +220,14 @@ pub(super) fn given(plan: &Plan) -> Result<(), Failure> {
                 bind(Path::new(&sys::fd_path(dir.as_fd())), inside, attributes)?;
             }
             Origin::Host(path) => {
-                if fs::metadata(path).at(path)?.is_dir() {
+                let opened = tree::reach(path).at(path)?;
+                let found = sys::fd_path(&opened);
+                if fs::metadata(&found).at(path)?.is_dir() {
                     directory(inside)?;
                 } else {
                     write(inside, b"", 0o644)?;
                 }
-                bind(path, inside, attributes)?;
+                bind(Path::new(&found), inside, attributes)?;
             }
             Origin::Copy(path) => write(inside, &fs::read(path).at(path)?, 0o444)?,
         }

@@ -5,6 +5,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     os::fd::{AsRawFd as _, OwnedFd},
+    time::{Duration, Instant},
 };
 
 use micro_core::{Settings, settings::Server};
@@ -14,6 +15,9 @@ use nix::sys::socket::{
 };
 
 use crate::error::Error;
+
+/// How long the node of a server that was killed may take to let go of its doors.
+const LEAVING: Duration = Duration::from_millis(500);
 
 /// One door and its sockets, all on the same address.
 #[derive(Debug)]
@@ -65,8 +69,13 @@ fn error(door: &'static str, address: SocketAddr, source: io::Error) -> Error {
 fn open_door(address: SocketAddr, count: usize) -> io::Result<(Vec<OwnedFd>, SocketAddr)> {
     // Sockets that share a port do not notice another server that shares it too. One that does not
     // share notices.
-    let probe = bound(address, false)?;
-    drop(probe);
+    let until = Instant::now() + LEAVING;
+    while let Err(error) = bound(address, false) {
+        if error.kind() != io::ErrorKind::AddrInUse || Instant::now() >= until {
+            return Err(error);
+        }
+        std::thread::sleep(LEAVING / 10);
+    }
     let mut actual = address;
     let mut sockets = Vec::with_capacity(count);
     for _ in 0..count {

@@ -23,6 +23,8 @@ use crate::{
     wire::{Answer, Call, Request},
 };
 
+/// Trees that are walked at a time.
+const MAX_WORKS: usize = 64;
 /// How long the list of toolchains is good; after that a call looks again, for one installed meanwhile.
 const FRESH: Duration = Duration::from_secs(60);
 /// Far above what a machine can run; a bound on what a node gone wild can start.
@@ -214,6 +216,9 @@ impl Supervisor {
     }
 
     fn unused(&self, path: &Path) -> Result<(), Error> {
+        if self.works.len() >= MAX_WORKS {
+            return Err(Error::Busy);
+        }
         self.idle(path)?;
         for (id, instance) in self.instances.iter().filter(|(_, i)| !i.ended()) {
             let uses = instance.plan.shown.iter().any(|shown| {

@@ -219,9 +219,18 @@ impl Server {
 }
 
 impl Drop for Server {
+    /// A test that failed leaves nothing behind either: the second signal ends everything at once.
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let until = Instant::now() + Duration::from_secs(10);
+        while let Ok(None) = self.child.try_wait() {
+            if Instant::now() > until {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                return;
+            }
+            let _ = kill(self.child_pid(), Signal::SIGTERM);
+            pause();
+        }
     }
 }
 
