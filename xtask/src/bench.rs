@@ -11,7 +11,11 @@ use crate::shell;
 
 /// Runs one benchmark by name.
 pub(crate) fn run(args: &[&str]) -> Result<()> {
-    match args {
+    let (build, args): (Vec<&str>, Vec<&str>) = args.iter().partition(|arg| **arg == "--no-build");
+    if build.is_empty() {
+        self::build()?;
+    }
+    match args.as_slice() {
         ["gateway", rest @ ..] => gateway::run(rest),
         ["footprint"] => footprint::run(),
         other => bail!("unknown benchmark {other:?}; there are gateway and footprint"),
@@ -19,7 +23,7 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
 }
 
 /// Builds the product as packaged, and the generator and backend beside it.
-fn build() -> Result<std::path::PathBuf> {
+fn build() -> Result<()> {
     shell::run(&mut shell::cargo(&[
         "build",
         "--profile",
@@ -32,6 +36,5 @@ fn build() -> Result<std::path::PathBuf> {
         "--release",
         "--package",
         "micro-benches",
-    ]))?;
-    Ok(shell::target())
+    ]))
 }

@@ -32,6 +32,7 @@ cargo xtask <task>
   generate [--check] write the generated reference pages, or fail if they differ
   bench gateway      the gateway and the mesh beside Envoy, HAProxy and nginx
   bench footprint    idle memory, binary size, time from upload to first answer
+                     --no-build measures what was built before
 ";
 
 fn main() -> ExitCode {

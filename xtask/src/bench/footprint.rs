@@ -6,12 +6,13 @@ use anyhow::{Context as _, Result};
 use micro_tests::Server;
 
 use super::process::pss_kib;
+use crate::shell;
 
 const RUNS: usize = 9;
 
 /// Prints idle memory, binary size, time to first answer and the time of `micro status`.
 pub(crate) fn run() -> Result<()> {
-    let target = super::build()?;
+    let target = shell::target();
     let binary = target.join("dist/micro");
     println!(
         "binary               {:>8.1} MB",

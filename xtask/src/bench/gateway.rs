@@ -39,7 +39,7 @@ const SHAPES: [(usize, usize); 3] = [(1, 1), (16, 1), (8, 8)];
 /// Runs the table; an argument sets the size of the payload in bytes.
 pub(crate) fn run(args: &[&str]) -> Result<()> {
     let bytes = args.first().copied().unwrap_or("0");
-    let target = super::build()?;
+    let target = shell::target();
     let dir = target.join("bench");
     std::fs::create_dir_all(&dir)?;
     let envoy = install_peers(&dir)?;
