@@ -35,6 +35,12 @@ struct Idle {
     sender: SendRequest<Outgoing>,
 }
 
+enum Kept {
+    Ready(Idle),
+    Busy,
+    Nothing,
+}
+
 /// A connection in use by one request.
 pub(crate) struct Connection {
     pool: Arc<Pool>,
@@ -58,24 +64,39 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes a kept connection that can send now. One is kept when its last answer has ended, but
+    /// the request may not have: an instance may answer before it has read everything, and how
+    /// slowly the rest comes is up to that caller. Nobody else waits for it.
+    fn ready(&self, address: SocketAddr) -> Kept {
+        let mut idle = self.lock();
+        let Some(kept) = idle.get_mut(&address).filter(|kept| !kept.is_empty()) else {
+            return Kept::Nothing;
+        };
+        match kept.iter().rposition(|i| i.sender.is_ready()) {
+            Some(at) => Kept::Ready(kept.remove(at)),
+            None => Kept::Busy,
+        }
+    }
+
     /// A connection that is ready for a request: a kept one or else a new one.
     pub(crate) async fn take(
         self: &Arc<Self>,
         address: SocketAddr,
     ) -> Result<Connection, Arc<str>> {
-        loop {
-            let kept = self.lock().get_mut(&address).and_then(Vec::pop);
-            let Some(mut kept) = kept else { break };
-            // Not ready means closed: it was put back only after its last answer had ended.
-            if kept.sender.ready().await.is_ok() {
-                return Ok(Connection {
-                    pool: Arc::clone(self),
-                    address,
-                    id: kept.id,
-                    sender: kept.sender,
-                    reused: true,
-                });
-            }
+        let mut kept = self.ready(address);
+        if matches!(kept, Kept::Busy) {
+            // One whose answer has just ended may need a moment to notice.
+            tokio::task::yield_now().await;
+            kept = self.ready(address);
+        }
+        if let Kept::Ready(idle) = kept {
+            return Ok(Connection {
+                pool: Arc::clone(self),
+                address,
+                id: idle.id,
+                sender: idle.sender,
+                reused: true,
+            });
         }
         let stream = open(address, self.limits.connect).await?;
         let (sender, connection) = http1::Builder::new()

@@ -302,3 +302,36 @@ async fn a_kept_connection_that_was_closed_meanwhile_is_replaced() {
         assert_eq!(get(door, "/", &[]).await.0, 200);
     }
 }
+
+#[tokio::test]
+async fn a_caller_who_dawdles_after_the_answer_holds_up_nobody_else() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            // Answers each request at its head and never closes.
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut seen = [0; 1024];
+                while stream.read(&mut seen).await.is_ok_and(|n| n > 1) {
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                    stream.write_all(answer).await.unwrap();
+                }
+            });
+        }
+    });
+    let door = web(&[address]).await;
+    let mut slow = TcpStream::connect(door).await.unwrap();
+    slow.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"ok") {
+        assert_ne!(slow.read_buf(&mut answer).await.unwrap(), 0);
+    }
+    for _ in 0..3 {
+        let other = tokio::time::timeout(Duration::from_secs(5), get(door, "/", &[])).await;
+        assert_eq!(other.expect("somebody else is answered").0, 200);
+    }
+    drop(slow);
+}
