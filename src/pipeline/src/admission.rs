@@ -96,6 +96,11 @@ pub struct Admitted {
     pub(crate) authorization: Option<HeaderValue>,
     /// Whether the account belongs to the namespace, so that an instance may be told its name.
     pub(crate) at_home: bool,
+    /// Whether the token is one of another namespace. An instance that had it could act as the
+    /// caller there; the operator's token would open everything to it.
+    pub(crate) foreign: bool,
+    /// Whether the token came in the cookie, so that the instance may see that one.
+    pub(crate) by_cookie: bool,
 }
 
 impl Admitted {
@@ -124,6 +129,8 @@ impl Admitted {
             asked: self.asked.clone(),
             authorization: self.authorization.clone(),
             at_home: self.at_home,
+            foreign: self.foreign,
+            by_cookie: self.by_cookie,
         }
     }
 
@@ -243,14 +250,18 @@ impl Pipeline {
             let methods = target.as_ref()?.schema().methods();
             methods.iter().position(|m| std::ptr::eq(m, found))
         });
+        let foreign = account.as_ref().is_some_and(|a| a.issuer != namespace);
+        let by_cookie = account.is_some() && (authorization.is_some() || !bears(ask.headers));
         Ok(Admitted {
             caller: Caller { account, namespace },
             target: target.ok_or_else(|| not_found(ask))?,
             door: ask.door,
             method,
             asked,
-            authorization,
+            authorization: authorization.filter(|_| !foreign),
             at_home,
+            foreign,
+            by_cookie: by_cookie && !foreign,
         })
     }
 
@@ -267,8 +278,7 @@ impl Pipeline {
             let header = HeaderValue::try_from(format!("Bearer {token}")).ok();
             return Ok((self.identity.identify(token), header));
         };
-        let token = value.to_str().ok().and_then(|v| v.strip_prefix("Bearer "));
-        match token {
+        match bearer(value) {
             Some(token) => Ok((self.identity.identify(token), None)),
             None if ask.door == Door::Gateway => {
                 Ok((ask.token.and_then(|t| self.identity.identify(t)), None))
@@ -289,6 +299,17 @@ impl Pipeline {
             .route(namespace, ask.service, ask.endpoint)
             .map(Target::Service)
     }
+}
+
+/// The token in an `authorization` header.
+fn bearer(value: &HeaderValue) -> Option<&str> {
+    value.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+fn bears(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::AUTHORIZATION)
+        .is_some_and(|value| bearer(value).is_some())
 }
 
 /// The namespace of the request: named, else implied by the host, else the account's own.

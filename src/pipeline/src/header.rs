@@ -156,6 +156,44 @@ pub(crate) fn strip_ours(headers: &mut HeaderMap) {
     }
 }
 
+/// The cookie that carries a token for browsers.
+pub const TOKEN_COOKIE: &str = "micro-token";
+
+/// Takes the token's cookie out of `headers` and leaves the others as they are.
+pub fn forget_token(headers: &mut HeaderMap) {
+    let is_token = |cookie: &[u8]| {
+        cookie
+            .trim_ascii()
+            .strip_prefix(TOKEN_COOKIE.as_bytes())
+            .is_some_and(|rest| rest.trim_ascii_start().starts_with(b"="))
+    };
+    let has = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .any(|line| line.as_bytes().split(|b| *b == b';').any(is_token));
+    if !has {
+        return;
+    }
+    let lines: Vec<HeaderValue> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|line| {
+            let kept: Vec<&[u8]> = line
+                .as_bytes()
+                .split(|b| *b == b';')
+                .filter(|cookie| !is_token(cookie))
+                .map(<[u8]>::trim_ascii)
+                .collect();
+            HeaderValue::from_bytes(&kept.join(&b"; "[..])).ok()
+        })
+        .filter(|line| !line.is_empty())
+        .collect();
+    headers.remove(header::COOKIE);
+    for line in lines {
+        headers.append(header::COOKIE, line);
+    }
+}
+
 /// The call metadata that a translated HTTP request carries to a gRPC service (contract §6.5): all
 /// headers but those that belong to the connection, to the body or to gRPC itself.
 pub(crate) fn metadata(from: &HeaderMap) -> HeaderMap {
@@ -252,6 +290,24 @@ mod tests {
             micro_timeout(&headers(&[("timeout", "1000000000")])),
             Some(Duration::from_secs(1))
         );
+    }
+
+    #[test]
+    fn the_tokens_cookie_is_forgotten_and_no_other() {
+        for (before, after) in [
+            ("micro-token=a.b.c", None),
+            ("a=1; micro-token=x; b=2", Some("a=1; b=2")),
+            ("a=1;micro-token =x", Some("a=1")),
+            (
+                "micro-tokens=1; xmicro-token=2",
+                Some("micro-tokens=1; xmicro-token=2"),
+            ),
+        ] {
+            let mut map = headers(&[("cookie", before)]);
+            forget_token(&mut map);
+            let left = map.get(header::COOKIE).map(|v| v.to_str().unwrap());
+            assert_eq!(left, after, "{before}");
+        }
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub use admission::{Admitted, Ask, Pipeline, Target};
 pub use body::{Body, BoxError};
 pub use builtin::{Builtin, Builtins};
 pub use error::Error;
-pub use header::{GrpcPath, is_grpc};
+pub use header::{GrpcPath, TOKEN_COOKIE, forget_token, is_grpc};
 pub use ports::{Door, Identity, Peer, Protocol, Refusal, Rules};
 pub use router::{Route, RouteSpec, Router};
 pub use status::{grpc_error, grpc_plain, http_error};

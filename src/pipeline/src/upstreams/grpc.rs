@@ -26,7 +26,7 @@ use crate::{
     frame::FirstMessage,
     header::{
         Content, GRPC_TIMEOUT, GrpcPath, MICRO_ACCOUNT, MICRO_NAMESPACE, content, encode_timeout,
-        grpc_timeout, micro_timeout,
+        forget_token, grpc_timeout, micro_timeout,
     },
     metrics::{Outcome, Record},
     ports::Protocol,
@@ -244,11 +244,14 @@ fn prepare(headers: &mut HeaderMap, admitted: &Admitted, json: bool) -> Option<U
     }
 }
 
-/// Tells the target the namespace and, when it came otherwise, the token.
+/// Tells the target the namespace and, when it came otherwise, the token; keeps from it what a
+/// caller says a second time, which we have not judged, and tokens of other namespaces.
 pub(super) fn namespace(headers: &mut HeaderMap, admitted: &Admitted) {
-    let told = headers
-        .get(&MICRO_NAMESPACE)
-        .is_some_and(|v| v.as_bytes() == admitted.caller.namespace.as_str().as_bytes());
+    let mut named = headers.get_all(&MICRO_NAMESPACE).iter();
+    let told = named
+        .next()
+        .is_some_and(|v| v.as_bytes() == admitted.caller.namespace.as_str().as_bytes())
+        && named.next().is_none();
     if !told {
         let value = match &admitted.target {
             Target::Service(route) => Some(route.namespace_value.clone()),
@@ -260,6 +263,23 @@ pub(super) fn namespace(headers: &mut HeaderMap, admitted: &Admitted) {
     }
     if let Some(value) = &admitted.authorization {
         headers.insert(header::AUTHORIZATION, value.clone());
+    }
+    token(headers, admitted);
+}
+
+fn token(headers: &mut HeaderMap, admitted: &Admitted) {
+    let mut shown = headers.get_all(header::AUTHORIZATION).iter();
+    if let Some(first) = shown.next() {
+        let more = shown.next().is_some();
+        if admitted.foreign && first.as_bytes().starts_with(b"Bearer ") {
+            headers.remove(header::AUTHORIZATION);
+        } else if more {
+            let first = first.clone();
+            headers.insert(header::AUTHORIZATION, first);
+        }
+    }
+    if !admitted.by_cookie {
+        forget_token(headers);
     }
 }
 

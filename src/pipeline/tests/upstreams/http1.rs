@@ -335,3 +335,31 @@ async fn a_caller_who_dawdles_after_the_answer_holds_up_nobody_else() {
     }
     drop(slow);
 }
+
+#[tokio::test]
+async fn a_token_is_shown_to_services_of_its_own_namespace_only() {
+    let (address, _) = instance().await;
+    let door = web(&[address]).await;
+    let seen = |pairs: &'static [(&'static str, &'static str)]| async move {
+        get(door, "/headers", pairs).await.2
+    };
+    let foreign = seen(&[
+        ("authorization", "Bearer alice@foo"),
+        ("authorization", "Bearer second@foo"),
+        ("cookie", "a=b; micro-token=alice@foo; c=d"),
+        ("micro-namespace", "micro"),
+        ("micro-namespace", "foo"),
+    ])
+    .await;
+    assert!(!foreign.contains("@foo"), "{foreign}");
+    assert!(foreign.contains("\ncookie: a=b; c=d"), "{foreign}");
+    assert!(!foreign.contains("micro-namespace: foo"), "{foreign}");
+    // What is no token of this platform is between the caller and the service.
+    let own = seen(&[("authorization", "Bearer of-the-service")]).await;
+    assert!(
+        own.contains("authorization: Bearer of-the-service"),
+        "{own}"
+    );
+    let basic = seen(&[("authorization", "Basic eDp5")]).await;
+    assert!(basic.contains("authorization: Basic eDp5"), "{basic}");
+}
