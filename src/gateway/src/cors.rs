@@ -1,4 +1,5 @@
-//! Cross-origin headers, the same on every answer (Micro contract §6.3).
+//! Cross-origin headers, the same on every answer (Micro contract §6.3), but for credentials, which
+//! plain HTTP services do not get.
 
 use http::{HeaderMap, HeaderValue, header};
 
@@ -10,8 +11,10 @@ const ANY: HeaderValue = HeaderValue::from_static("*");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
 
 /// Adds the headers to an answer to a request from `origin`. A plain HTTP service that has said for
-/// itself who may read its answers is left alone.
-pub(crate) fn apply(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
+/// itself who may read its answers is left alone. `credentials` is for calls, where a cookie of
+/// another site counts for nothing; plain HTTP services have cookies of their own, and only they
+/// can say which other sites may use those.
+pub(crate) fn apply(headers: &mut HeaderMap, origin: Option<HeaderValue>, credentials: bool) {
     if headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
         return;
     }
@@ -20,7 +23,11 @@ pub(crate) fn apply(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
     }
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.unwrap_or(ANY));
-    headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
+    if credentials {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
+    } else {
+        headers.remove(header::ACCESS_CONTROL_ALLOW_CREDENTIALS);
+    }
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HEADERS);
 }
@@ -35,12 +42,13 @@ mod tests {
         apply(
             &mut headers,
             Some(HeaderValue::from_static("https://a.example")),
+            true,
         );
         assert_eq!(headers["access-control-allow-origin"], "https://a.example");
         assert_eq!(headers["access-control-allow-credentials"], "true");
         assert_eq!(headers["vary"], "Origin");
         let mut headers = HeaderMap::new();
-        apply(&mut headers, None);
+        apply(&mut headers, None, true);
         assert_eq!(headers["access-control-allow-origin"], "*");
         assert!(!headers.contains_key("vary"));
     }
@@ -55,6 +63,7 @@ mod tests {
         apply(
             &mut headers,
             Some(HeaderValue::from_static("https://a.example")),
+            true,
         );
         assert_eq!(headers.len(), 1);
     }

@@ -20,12 +20,14 @@
 //! | `call.rs` | one message in, one out |
 //! | `stream.rs`, `websocket.rs` | streams of messages over HTTP and over WebSocket |
 //! | `plain.rs` | plain HTTP services |
+//! | `origin.rs` | whose page asks, and so whether a cookie counts |
 //! | `respond.rs`, `cors.rs` | answers in Micro's shapes |
 
 mod call;
 mod connection;
 mod cors;
 pub mod multipart;
+mod origin;
 pub mod path;
 mod plain;
 pub mod request;

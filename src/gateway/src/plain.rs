@@ -14,6 +14,10 @@ use crate::{
 
 static FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
+/// Marks the answers of plain HTTP services among all that the gateway gives.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Page;
+
 /// Hands a request on; `prefix` is the first segment of its path, if that named the service.
 pub(crate) async fn forward(
     gateway: &Gateway,
@@ -47,7 +51,9 @@ pub(crate) async fn forward(
     if let Some(host) = host {
         headers.insert(header::HOST, host);
     }
-    gateway.upstreams.forward_http(admitted, request).await
+    let mut response = gateway.upstreams.forward_http(admitted, request).await;
+    response.extensions_mut().insert(Page);
+    response
 }
 
 /// The request target as the service gets it: byte for byte what the client sent, but for the

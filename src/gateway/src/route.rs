@@ -6,23 +6,25 @@ use http::{HeaderMap, Method as Verb, Request, Response, StatusCode, Uri, Versio
 use hyper::body::Incoming;
 use micro_core::{Kind, Namespace, WireError};
 use micro_pipeline::{
-    Admitted, Ask, Body, Door, GrpcPath, Protocol, grpc_error, grpc_plain, is_grpc,
+    Admitted, Ask, Body, Door, GrpcPath, Protocol, TOKEN_COOKIE, forget_token, grpc_error,
+    grpc_plain, is_grpc,
 };
 use tonic::Code;
 
 use crate::{
     Gateway, call, cors,
+    origin::Origin,
     path::{self, Cleaned},
     plain,
     respond::{self, ID},
     stream, websocket,
 };
 
-/// The cookie that carries a token for browsers.
-const COOKIE: &str = "micro-token";
-
 /// Answers one request.
-pub(crate) async fn answer(gateway: Arc<Gateway>, request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn answer(
+    gateway: Arc<Gateway>,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
     if request.version() == Version::HTTP_2 && is_grpc(request.headers()) {
         return Box::pin(grpc(&gateway, request)).await;
     }
@@ -40,14 +42,22 @@ pub(crate) async fn answer(gateway: Arc<Gateway>, request: Request<Incoming>) ->
             );
         }
     };
-    let path = clean.as_deref().unwrap_or("/");
-    let host = host(&request);
+    let host = host(&request).map(str::to_owned);
+    let host = host.as_deref();
+    let whose = Origin::of(&request, host);
+    if whose == Origin::Other {
+        forget_token(request.headers_mut());
+    }
     let named = host.and_then(|h| path::host(h, &gateway.settings.domain));
     let namespace = named.and_then(|n| n.namespace).map(str::to_owned);
     if let Some(named) = named
         && is_plain(&gateway, named)
     {
         // A web application under its own name decides for itself which other origins may read it.
+        let Some(path) = clean.as_deref() else {
+            let detail = "cannot read the path\nhint: write it without empty or dotted parts";
+            return respond::error(&WireError::new(ID, Kind::Invalid, detail));
+        };
         let namespace = named.namespace.unwrap_or("micro").to_owned();
         let service = named.service.to_owned();
         let admitted = admit(
@@ -62,13 +72,20 @@ pub(crate) async fn answer(gateway: Arc<Gateway>, request: Request<Incoming>) ->
             Err(error) => refused(&error),
         };
     }
+    let path = clean.as_deref().unwrap_or("/");
     let origin = request.headers().get(header::ORIGIN).cloned();
-    let mut response = if request.method() == Verb::OPTIONS {
-        respond::empty()
-    } else {
-        by_path(gateway, request, &uri, path, namespace.as_deref()).await
-    };
-    cors::apply(response.headers_mut(), origin);
+    if request.method() == Verb::OPTIONS {
+        // Asked before the request that has the headers which say what service is meant.
+        let pages = path::first_segment(path)
+            .is_some_and(|(name, _)| gateway.pipeline.router().has_http(name));
+        let mut response = respond::empty();
+        cors::apply(response.headers_mut(), origin, !pages);
+        return response;
+    }
+    let by_path = by_path(gateway, request, &uri, path, namespace.as_deref(), whose);
+    let mut response = by_path.await;
+    let is_page = response.extensions_mut().remove::<plain::Page>().is_some();
+    cors::apply(response.headers_mut(), origin, !is_page);
     response
 }
 
@@ -76,6 +93,7 @@ fn with_cors(request: &Request<Incoming>, mut response: Response<Body>) -> Respo
     cors::apply(
         response.headers_mut(),
         request.headers().get(header::ORIGIN).cloned(),
+        true,
     );
     response
 }
@@ -103,10 +121,11 @@ fn is_plain(gateway: &Gateway, named: path::HostName<'_>) -> bool {
 /// Answers a request whose path says what it wants.
 async fn by_path(
     gateway: Arc<Gateway>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     uri: &Uri,
     path: &str,
     namespace: Option<&str>,
+    whose: Origin,
 ) -> Response<Body> {
     let Some(call) = path::parse(path) else {
         return respond::text(StatusCode::OK, gateway.version.clone());
@@ -148,6 +167,18 @@ async fn by_path(
             Err(error) => refused(&error),
         };
     }
+    let admitted = if whose == Origin::Link && token(headers).is_some() {
+        // A link leads to a page; nobody follows one to make a call.
+        forget_token(request.headers_mut());
+        let headers = request.headers();
+        match admit(&gateway, headers, namespace, &call.service, &call.endpoint) {
+            Ok(admitted) => admitted,
+            Err(error) => return refused(&error),
+        }
+    } else {
+        admitted
+    };
+    let headers = request.headers();
     let admitted = match resolve(&gateway, headers, namespace, &call, admitted) {
         Ok(admitted) => admitted,
         Err(error) => return refused(&error),
@@ -254,7 +285,7 @@ fn token(headers: &HeaderMap) -> Option<&str> {
     cookies.flat_map(|line| line.split(';')).find_map(|cookie| {
         let value = cookie
             .trim()
-            .strip_prefix(COOKIE)?
+            .strip_prefix(TOKEN_COOKIE)?
             .strip_prefix('=')?
             .trim_matches('"');
         // Micro's own web sets the name a second time, inside the value.
@@ -307,15 +338,15 @@ async fn grpc(gateway: &Gateway, request: Request<Incoming>) -> Response<Body> {
         let text = format!("malformed method name: {:?}", request.uri().path());
         return grpc_plain(Code::InvalidArgument, text);
     };
-    let admitted = gateway.pipeline.admit(&Ask {
+    let ask = Ask {
         door: Door::Proxy,
         headers: request.headers(),
         token: None,
         namespace: None,
         service: path.service,
         endpoint: &path.endpoint,
-    });
-    match admitted {
+    };
+    match gateway.pipeline.admit_grpc(&ask, request.uri().path()) {
         Ok(admitted) => gateway.upstreams.forward_grpc(&admitted, request).await,
         Err(error) => grpc_error(&error),
     }

@@ -135,6 +135,14 @@ impl Router {
             .cloned()
     }
 
+    /// Whether any namespace has a plain HTTP service of this name.
+    pub fn has_http(&self, service: &str) -> bool {
+        self.table.load().namespaces.values().any(|services| {
+            let route = services.by_name.get(service);
+            route.is_some_and(|route| route.protocol() == Protocol::Http)
+        })
+    }
+
     /// All routes of `namespace`, by name.
     pub fn routes(&self, namespace: &Namespace) -> Vec<Arc<Route>> {
         let table = self.table.load();

@@ -61,7 +61,13 @@ async fn every_answer_carries_the_cross_origin_headers() {
             "https://a.example",
             "{path}"
         );
-        assert_eq!(answer.header("access-control-allow-credentials"), "true");
+        // The cookies of a plain HTTP service are its own; see `origin.rs` for ours.
+        let credentials = if path == "/web/" { "" } else { "true" };
+        assert_eq!(
+            answer.header("access-control-allow-credentials"),
+            credentials,
+            "{path}"
+        );
         assert_eq!(
             answer.header("access-control-allow-methods"),
             "POST, PATCH, GET, OPTIONS, PUT, DELETE"
@@ -76,6 +82,11 @@ async fn every_answer_carries_the_cross_origin_headers() {
         .await;
     assert_eq!((preflight.status, preflight.body.len()), (200, 0));
     assert_eq!(preflight.header("access-control-allow-origin"), "*");
+    assert_eq!(preflight.header("access-control-allow-credentials"), "true");
+    for page in ["/web/a", "/cart/a/b"] {
+        let preflight = node.send(Request::options(page).body("").unwrap()).await;
+        assert_eq!(preflight.header("access-control-allow-credentials"), "");
+    }
     // A service that speaks for itself is not overruled.
     assert_eq!(
         node.get("/web/private")
@@ -201,4 +212,69 @@ async fn stopping_finishes_what_was_begun() {
         .unwrap();
     assert!(TcpStream::connect(node.address).await.is_err());
     drop(idle);
+}
+
+#[tokio::test]
+async fn another_site_cannot_use_the_cookie() {
+    let node = Node::start().await;
+    let ask = |verb: &str, path: &str, pairs: &[(&str, &str)]| {
+        let mut request = Request::builder()
+            .method(verb)
+            .uri(path)
+            .header("cookie", "theme=dark; micro-token=micro-admin");
+        for (name, value) in pairs {
+            request = request.header(*name, *value);
+        }
+        request.body("").unwrap()
+    };
+    let own = format!("http://{}", node.address);
+    let link = [
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-mode", "navigate"),
+        ("sec-fetch-dest", "document"),
+    ];
+    let call = "/runtime/create";
+    for (verb, path, pairs, status) in [
+        ("POST", call, &[][..], 200),
+        ("POST", call, &[("origin", own.as_str())], 200),
+        ("POST", call, &[("sec-fetch-site", "same-origin")], 200),
+        ("POST", call, &[("origin", "http://evil.example")], 401),
+        ("POST", call, &[("sec-fetch-site", "same-site")], 401),
+        ("GET", call, &[("sec-fetch-site", "cross-site")], 401),
+        ("GET", call, &link, 401),
+        ("GET", "/web/admin", &link, 203),
+        ("POST", "/web/admin", &link, 401),
+        ("GET", "/web/admin", &[("sec-fetch-site", "same-site")], 401),
+    ] {
+        let answer = node.send(ask(verb, path, pairs)).await;
+        assert_eq!(answer.status, status, "{verb} {path} {pairs:?}");
+    }
+    // A token that a script has put there itself is meant.
+    let bearer = [
+        ("origin", "http://evil.example"),
+        ("authorization", "Bearer micro-admin"),
+    ];
+    assert_eq!(node.send(ask("POST", call, &bearer)).await.status, 200);
+    // What does not count is not handed on either; other cookies are.
+    let foreign = [("origin", "http://evil.example")];
+    let answer = node.send(ask("GET", "/web/a", &foreign)).await;
+    assert_eq!(answer.json()["headers"]["cookie"], "theme=dark");
+    let mut socket_asked = ask("GET", "/runtime/create", &foreign);
+    let headers = socket_asked.headers_mut();
+    for (name, value) in [("connection", "Upgrade"), ("upgrade", "websocket")] {
+        headers.insert(name, value.parse().unwrap());
+    }
+    assert_eq!(node.send(socket_asked).await.status, 401);
+}
+
+#[tokio::test]
+async fn an_options_request_cannot_slip_an_unclean_path_to_a_page() {
+    let node = Node::start().await;
+    for path in ["/admin/../admin", "//admin", "/x/%2e%2e/admin"] {
+        let request = Request::options(path)
+            .header("host", "web.example.test")
+            .body("")
+            .unwrap();
+        assert_eq!(node.send(request).await.error().1, 400, "{path}");
+    }
 }
