@@ -85,7 +85,8 @@ impl Rule {
             && (resource.name == "*" || same(&resource.name, service))
             && (resource.endpoint == "*"
                 || same(&resource.endpoint, endpoint)
-                || covers(&resource.endpoint, endpoint))
+                || covers(&resource.endpoint, endpoint)
+                || (self.access == Access::Denied && same_page(&resource.endpoint, endpoint)))
     }
 }
 
@@ -149,6 +150,15 @@ fn same(a: &str, b: &str) -> bool {
             .collect::<String>()
     };
     lower(a) == lower(b)
+}
+
+/// Whether two paths differ in a last slash at most. Nearly all web services answer both alike, so
+/// who refuses one means the other as well; to allow one is to allow that one.
+fn same_page(a: &str, b: &str) -> bool {
+    fn bare(path: &str) -> &str {
+        path.strip_suffix('/').unwrap_or(path)
+    }
+    a.starts_with('/') && b.starts_with('/') && same(bare(a), bare(b))
 }
 
 /// Whether `pattern`, a path that ends with `/*`, covers the path `endpoint`: `/a/*` covers `/a`,

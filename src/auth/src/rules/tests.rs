@@ -121,7 +121,40 @@ fn case_does_not_matter_and_paths_are_covered_by_their_components() {
     assert!(may("a/*", "a/b") && !may("/*", "a/b"));
 }
 
-/// The contract word by word: build every accepted text, filter, sort, walk.
+#[test]
+fn a_last_slash_is_no_way_around_a_refusal() {
+    let public = rule("public", "", "*:*:*", Access::Granted, 0);
+    for (refused, endpoint) in [
+        ("/admin", "/admin/"),
+        ("/admin/", "/admin"),
+        ("/Admin", "/admin/"),
+    ] {
+        let deny = rule(
+            "deny",
+            "",
+            &format!("service:*:{refused}"),
+            Access::Denied,
+            1,
+        );
+        let rules = [deny, public.clone()];
+        assert_eq!(
+            ask(&rules, None, endpoint),
+            Err(Denied::Unauthorized),
+            "{refused}"
+        );
+        assert_eq!(ask(&rules, None, "/admin/x"), Ok(()));
+        let grant = [rule(
+            "grant",
+            "",
+            &format!("service:*:{refused}"),
+            Access::Granted,
+            1,
+        )];
+        assert!(ask(&grant, None, endpoint).is_err(), "granted as written");
+    }
+}
+
+/// The contract word by word, and refusals of pages with or without a last slash: build every accepted text, filter, sort, walk.
 fn literal(
     rules: &[Rule],
     account: Option<&Account>,
@@ -147,7 +180,12 @@ fn literal(
     kept.retain(|r| {
         among(&r.resource.kind, &["*".into(), "service".into()])
             && among(&r.resource.name, &["*".into(), service.into()])
-            && among(&r.resource.endpoint, &endpoints)
+            && (among(&r.resource.endpoint, &endpoints)
+                || (r.access == Access::Denied
+                    && endpoint.starts_with('/')
+                    && r.resource.endpoint.starts_with('/')
+                    && (among(&format!("{}/", r.resource.endpoint), &[endpoint.to_owned()])
+                        || among(&r.resource.endpoint, &[format!("{endpoint}/")]))))
     });
     kept.sort_by_key(|r| std::cmp::Reverse(r.priority));
     for rule in kept {
