@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn a_full_manifest_is_read() {
         let m = parse(
-            "name='x'\ncommand=['a','b']\nbuild='make'\nprotocol='http'\ninstances=2\n[env]\nA='1'\n[limits]\nmemory='64MiB'\ncpu=50\n",
+            "name='x'\ncommand=['a','b']\nbuild='make'\nprotocol='http'\ninstances=2\n[env]\nA='1'\n[limits]\nmemory='64MiB'\ncpu_percent=50\n",
         )
         .unwrap();
         assert_eq!(m.command.unwrap().argv(), ["a", "b"]);
