@@ -23,10 +23,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// What makes the allocator give memory back while nobody asks for any: huge pages held 25 MB of an
-/// idle daemon. It reads them before `main`, hence the second execution; the node inherits them.
+/// What makes the allocator give memory back soon: huge pages alone held 15 MB of an idle daemon.
+/// Giving back at once (a delay of 0) would save 5 MB more and cost a quarter of the CPU per call.
+/// The allocator reads them before `main`, hence the second execution; the node inherits them.
 const ALLOCATOR_SETTINGS: [(&str, &str); 2] =
-    [("MIMALLOC_ALLOW_THP", "0"), ("MIMALLOC_PURGE_DELAY", "0")];
+    [("MIMALLOC_ALLOW_THP", "0"), ("MIMALLOC_PURGE_DELAY", "10")];
 
 /// Executes this program once more with [`ALLOCATOR_SETTINGS`], unless somebody has set them.
 fn modest_memory(args: &[OsString]) {
