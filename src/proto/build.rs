@@ -8,8 +8,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from("../../proto");
     let files = [
         "auth/auth.proto",
+        "broker/broker.proto",
+        "config/config.proto",
+        "events/events.proto",
         "registry/registry.proto",
         "runtime/runtime.proto",
+        "store/store.proto",
     ];
     println!("cargo:rerun-if-changed={}", root.display());
     let set = protox::compile(files.map(|f| root.join(f)), [&root])?;

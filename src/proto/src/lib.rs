@@ -15,6 +15,48 @@ pub mod auth {
     tonic::include_proto!("auth");
 }
 
+/// Messages to whoever listens now.
+pub mod broker {
+    #![allow(
+        missing_docs,
+        clippy::all,
+        unused_qualifications,
+        unreachable_pub,
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        clippy::unwrap_used
+    )]
+    tonic::include_proto!("broker");
+}
+
+/// Documents of settings and secrets.
+pub mod config {
+    #![allow(
+        missing_docs,
+        clippy::all,
+        unused_qualifications,
+        unreachable_pub,
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        clippy::unwrap_used
+    )]
+    tonic::include_proto!("config");
+}
+
+/// Durable streams and their consumers.
+pub mod events {
+    #![allow(
+        missing_docs,
+        clippy::all,
+        unused_qualifications,
+        unreachable_pub,
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        clippy::unwrap_used
+    )]
+    tonic::include_proto!("events");
+}
+
 /// Services, nodes and endpoints.
 pub mod registry {
     #![allow(
@@ -41,6 +83,20 @@ pub mod runtime {
         clippy::unwrap_used
     )]
     tonic::include_proto!("runtime");
+}
+
+/// Records by key, and blobs.
+pub mod store {
+    #![allow(
+        missing_docs,
+        clippy::all,
+        unused_qualifications,
+        unreachable_pub,
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        clippy::unwrap_used
+    )]
+    tonic::include_proto!("store");
 }
 
 pub mod status;
