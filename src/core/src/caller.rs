@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     fault::{Fault, Kind},
-    id::{AccountId, Namespace},
+    id::{AccountId, InvalidName, Namespace},
 };
 
 /// An identity proven by a token (Micro contract §5.1). It carries no secret.
@@ -81,6 +81,26 @@ impl Fault for NotAllowed {
     }
 }
 
+/// Why a request that names a namespace has none to act in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoTarget {
+    /// It is not the caller's.
+    #[error(transparent)]
+    NotAllowed(#[from] NotAllowed),
+    /// What was named cannot be a namespace.
+    #[error(transparent)]
+    Invalid(#[from] InvalidName),
+}
+
+impl Fault for NoTarget {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NotAllowed(error) => error.kind(),
+            Self::Invalid(error) => error.kind(),
+        }
+    }
+}
+
 impl Caller {
     /// An anonymous caller in `namespace`.
     pub fn anonymous(namespace: Namespace) -> Self {
@@ -124,6 +144,43 @@ impl Caller {
         } else {
             Err(NotAllowed::NotAdmin)
         }
+    }
+
+    /// The namespace that a request means when its options name `named`: that one, or where the
+    /// request acts when it is empty. The caller may read in what this returns.
+    ///
+    /// Micro's service library says `micro`, whatever the namespace of the service is. A service of
+    /// another namespace that does so means its own; there is nothing of `micro` for it anyway.
+    ///
+    /// # Errors
+    /// `Unauthenticated` without an account, `Denied` for a namespace of others, `Invalid` for a name
+    /// that no namespace can have.
+    pub fn target(&self, named: &str) -> Result<Namespace, NoTarget> {
+        let account = self.account()?;
+        let meant = if named.is_empty() {
+            self.namespace.as_str()
+        } else {
+            named
+        };
+        if meant == account.issuer.as_str()
+            || (account.kind == "service" && meant == Namespace::OPERATOR)
+        {
+            self.authorize(&account.issuer)?;
+            return Ok(account.issuer.clone());
+        }
+        let namespace = Namespace::parse(meant)?;
+        self.authorize(&namespace)?;
+        Ok(namespace)
+    }
+
+    /// As [`Caller::target`], for what only the administrator of that namespace may do.
+    ///
+    /// # Errors
+    /// Those of [`Caller::target`], and `Unauthenticated` for an account without the scope.
+    pub fn target_admin(&self, named: &str) -> Result<Namespace, NoTarget> {
+        let namespace = self.target(named)?;
+        self.authorize_admin(&namespace)?;
+        Ok(namespace)
     }
 }
 
@@ -180,6 +237,84 @@ mod tests {
         assert_eq!(
             Caller::anonymous(foo.clone()).authorize(&foo).unwrap_err(),
             NotAllowed::Anonymous
+        );
+    }
+
+    /// The namespace meant by `caller` acting in `acting` and naming `named`.
+    fn meant(mut caller: Caller, acting: &str, named: &str) -> Result<String, Kind> {
+        caller.namespace = Namespace::parse(acting).unwrap();
+        caller
+            .target(named)
+            .map(|namespace| namespace.to_string())
+            .map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn a_service_that_says_micro_or_nothing_means_its_own_namespace() {
+        let service = || caller("service", "foo", &["service"]);
+        for (acting, named) in [
+            ("micro", ""),
+            ("micro", "micro"),
+            ("foo", "micro"),
+            ("foo", ""),
+            ("micro", "foo"),
+        ] {
+            assert_eq!(
+                meant(service(), acting, named),
+                Ok("foo".to_owned()),
+                "{acting} {named}"
+            );
+        }
+        assert_eq!(meant(service(), "foo", "bar"), Err(Kind::Denied));
+        assert_eq!(meant(service(), "bar", ""), Err(Kind::Denied));
+    }
+
+    #[test]
+    fn a_user_is_not_sent_home_from_a_namespace_of_others() {
+        let user = || caller("user", "foo", &["admin"]);
+        assert_eq!(meant(user(), "foo", ""), Ok("foo".to_owned()));
+        assert_eq!(meant(user(), "micro", "foo"), Ok("foo".to_owned()));
+        for (acting, named) in [("micro", ""), ("foo", "micro"), ("foo", "bar")] {
+            assert_eq!(
+                meant(user(), acting, named),
+                Err(Kind::Denied),
+                "{acting} {named}"
+            );
+        }
+        let nobody = Caller::anonymous(Namespace::parse("foo").unwrap());
+        assert_eq!(meant(nobody, "foo", "foo"), Err(Kind::Unauthenticated));
+        assert_eq!(
+            meant(caller("robot", "foo", &["admin"]), "foo", "foo"),
+            Err(Kind::Denied)
+        );
+    }
+
+    #[test]
+    fn the_operator_means_what_it_names() {
+        for kind in ["user", "service"] {
+            let operator = || caller(kind, "micro", &["admin", "service"]);
+            assert_eq!(meant(operator(), "foo", ""), Ok("foo".to_owned()), "{kind}");
+            assert_eq!(meant(operator(), "micro", "foo"), Ok("foo".to_owned()));
+            assert_eq!(meant(operator(), "foo", "micro"), Ok("micro".to_owned()));
+            assert_eq!(meant(operator(), "micro", "No such"), Err(Kind::Invalid));
+        }
+        let plain = caller("user", "micro", &[]);
+        assert_eq!(meant(plain.clone(), "micro", ""), Ok("micro".to_owned()));
+        assert_eq!(meant(plain, "micro", "foo"), Err(Kind::Denied));
+    }
+
+    #[test]
+    fn only_an_administrator_is_given_a_target_to_change() {
+        let foo = Namespace::parse("foo").unwrap();
+        assert_eq!(
+            caller("service", "foo", &["service"]).target_admin("micro"),
+            Ok(foo)
+        );
+        assert_eq!(
+            caller("user", "foo", &[])
+                .target_admin("foo")
+                .map_err(|e| e.kind()),
+            Err(Kind::Unauthenticated)
         );
     }
 }

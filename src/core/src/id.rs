@@ -137,14 +137,17 @@ name!(
 );
 
 impl Namespace {
+    /// The name of the operator's namespace.
+    pub const OPERATOR: &'static str = "micro";
+
     /// The namespace of the operator, `micro`: where the built-in services live.
     pub fn operator() -> Self {
-        Self("micro".into())
+        Self(Self::OPERATOR.into())
     }
 
     /// Whether this is the operator's namespace.
     pub fn is_operator(&self) -> bool {
-        &*self.0 == "micro"
+        &*self.0 == Self::OPERATOR
     }
 }
 
