@@ -13,9 +13,11 @@
 //! One promise holds everywhere: **a write that was acknowledged has been synced**. A crash of the
 //! process or of the machine after the acknowledgement loses nothing.
 
+mod disk;
 mod error;
 mod file;
 mod keys;
+mod log;
 mod sqlite;
 mod wait;
 
