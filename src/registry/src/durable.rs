@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use micro_core::{Namespace, ServiceName, Timestamp, Version};
 use micro_proto::registry::Endpoint;
 use micro_schema::Schema;
-use micro_storage::{Change, Keys};
+use micro_storage::{Keys, KeysChange as Change};
 use prost::Message as _;
 
 use crate::{

@@ -6,8 +6,10 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use micro_core::{Fault, Kind};
+use micro_core::{Fault, Kind, Namespace};
 use rusqlite::ErrorCode;
+
+use crate::Revision;
 
 /// Any cause that can be shared.
 pub(crate) type Cause = Arc<dyn std::error::Error + Send + Sync>;
@@ -77,6 +79,45 @@ pub enum Error {
         /// What is allowed.
         limit: usize,
     },
+    /// Something that a batch expected is not so; nothing of the batch happened.
+    #[error("the row {} of table {table} was changed by somebody else", key.escape_ascii())]
+    Conflict {
+        /// The table.
+        table: &'static str,
+        /// The key that the expectation was about.
+        key: Vec<u8>,
+        /// The revision of the row as it is; `None` when there is none.
+        found: Option<Revision>,
+    },
+    /// The namespace holds as much as it may; deleting still works.
+    #[error("the namespace {namespace} has used up its {limit} bytes of storage")]
+    Quota {
+        /// The namespace.
+        namespace: Namespace,
+        /// What it may hold.
+        limit: u64,
+    },
+    /// There is no room on the disk. Nothing of the write stays; it works again once there is room.
+    #[error("cannot write: the disk of the node is full")]
+    Full,
+    /// A file of the state does not hold what was written into it.
+    #[error("{} is damaged: {detail}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and where.
+        detail: String,
+    },
+    /// A file of the state was written by a newer version of this program.
+    #[error("{} has format {found}, which is newer than this version of micro knows ({known})", path.display())]
+    NewerFile {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest that this program reads.
+        known: u32,
+    },
     /// Our own code failed while it held a transaction; the transaction was rolled back.
     #[error("this change was abandoned because of a fault inside micro")]
     Panicked,
@@ -126,8 +167,14 @@ impl Error {
         Self::Keys(Arc::new(error))
     }
 
-    /// Takes an error of a file.
+    /// Takes an error of a file; no space left, or none for this user, is [`Error::Full`].
     pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>, cause: io::Error) -> Self {
+        if matches!(
+            cause.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        ) {
+            return Self::Full;
+        }
         Self::File {
             action,
             path: path.into(),
@@ -171,14 +218,17 @@ impl Fault for Error {
             Self::Sqlite(e) if sqlite_full(e) => Kind::Exhausted,
             Self::Keys(e) if redb_full(e) => Kind::Exhausted,
             Self::TooLarge { .. } => Kind::Invalid,
+            Self::Conflict { .. } => Kind::Conflict,
+            Self::Quota { .. } | Self::Full => Kind::Exhausted,
             Self::Closed | Self::Locked { .. } => Kind::Unavailable,
-            Self::Newer { .. } => Kind::Precondition,
+            Self::Newer { .. } | Self::NewerFile { .. } => Kind::Precondition,
             Self::Open { .. }
             | Self::Migration { .. }
             | Self::Sqlite(_)
             | Self::Keys(_)
             | Self::Format { .. }
             | Self::Panicked
+            | Self::Damaged { .. }
             | Self::File { .. } => Kind::Internal,
         }
     }
@@ -188,7 +238,7 @@ impl Fault for Error {
             Self::Locked { .. } => {
                 "stop the other server, or give this one a state directory of its own"
             }
-            Self::Newer { .. } | Self::Format { .. } => {
+            Self::Newer { .. } | Self::NewerFile { .. } | Self::Format { .. } => {
                 "install the newer version again, or restore a backup made by this one"
             }
             Self::Open { .. } => "check that the directory exists, is writable and has space",
@@ -196,6 +246,9 @@ impl Fault for Error {
             Self::Keys(e) if matches!(**e, redb::Error::PreviousIo) => {
                 "an earlier write failed; check the disk, then restart micro"
             }
+            Self::Conflict { .. } => "read it again and decide anew",
+            Self::Quota { .. } => "delete what is not needed, or ask the operator for more",
+            Self::Damaged { .. } => "restore a snapshot, and check the disk",
             _ if self.kind() == Kind::Exhausted => "free some space and try again",
             Self::Sqlite(_) | Self::Keys(_) | Self::Panicked if self.kind() == Kind::Internal => {
                 "the log of the server says why"

@@ -1,11 +1,16 @@
 //! Durable state. The only crate that opens databases; everyone else asks it.
 //!
-//! Two engines, each for what it does well, and one helper for small files:
-//!
 //! | file | owns |
 //! |---|---|
+//! | `storage.rs` | [`Storage`]: the node's state, opened once; [`Options`] |
+//! | `space.rs` | [`Space`]: what one namespace sees of it: rows, scans, leases, usage |
+//! | `batch.rs` | [`Batch`]: changes that happen together, or not at all |
+//! | `watch.rs` | [`Watch`]: the changes below a prefix, as they are committed |
+//! | `topic.rs` | [`Topic`]: an ordered log of entries, read by offset |
+//! | `engine.rs` | [`Engine`]: what the handles above need of whatever keeps the state |
+//! | `local.rs` | the engine of one machine: log, memtable, redb, topic files |
+//! | `record.rs` | the bytes of a batch, as the log keeps them |
 //! | `sqlite.rs` | [`Sqlite`]: what is queried (accounts, rules, releases); one writer, WAL |
-//! | `keys.rs` | [`Keys`]: what is read by key or prefix (registrations); redb, group commit |
 //! | `file.rs` | [`write_atomic`]: a small file that is either old or new, never half |
 //! | `error.rs` | what can go wrong |
 //! | `wait.rs` | waiting for an answer on a thread without a runtime |
@@ -13,16 +18,29 @@
 //! One promise holds everywhere: **a write that was acknowledged has been synced**. A crash of the
 //! process or of the machine after the acknowledgement loses nothing.
 
-mod disk;
+mod batch;
+mod engine;
 mod error;
 mod file;
 mod keys;
-mod log;
+mod local;
+mod record;
+mod space;
 mod sqlite;
+mod storage;
+mod topic;
 mod wait;
+mod watch;
 
+pub use batch::{Batch, Expect, Receipt};
+pub use engine::{Answer, Engine, Usage};
 pub use error::Error;
 pub use file::write_atomic;
-pub use keys::{Change, Keys, Pair, Table};
+pub use keys::{Change as KeysChange, Keys, Pair, Table};
+pub use record::{Expectation, Writes};
 pub use rusqlite;
+pub use space::{Range, Revision, Row, Space};
 pub use sqlite::Sqlite;
+pub use storage::{Options, Report, Storage};
+pub use topic::{Bounds, Entry, Topic};
+pub use watch::{Change, Watch, WatchEnd};

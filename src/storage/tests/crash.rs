@@ -18,7 +18,7 @@ use std::{
 };
 
 use micro_core::Namespace;
-use micro_storage::{Change, Keys, Sqlite};
+use micro_storage::{Keys, KeysChange as Change, Sqlite};
 
 const ENGINE: &str = "MICRO_TEST_CRASH_ENGINE";
 const PLACE: &str = "MICRO_TEST_CRASH_PLACE";
