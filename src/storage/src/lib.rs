@@ -9,6 +9,8 @@
 //! | `topic.rs` | [`Topic`]: an ordered log of entries, read by offset |
 //! | `engine.rs` | [`Engine`]: what the handles above need of whatever keeps the state |
 //! | `local.rs` | the engine of one machine: log, memtable, redb, topic files |
+//! | `log.rs` | the commit log: one write and one sync for all that waited |
+//! | `disk.rs` | what the log and the topics ask of a file system, so that tests can take it away |
 //! | `record.rs` | the bytes of a batch, as the log keeps them |
 //! | `sqlite.rs` | [`Sqlite`]: what is queried (accounts, rules, releases); one writer, WAL |
 //! | `file.rs` | [`write_atomic`]: a small file that is either old or new, never half |
@@ -19,11 +21,13 @@
 //! process or of the machine after the acknowledgement loses nothing.
 
 mod batch;
+mod disk;
 mod engine;
 mod error;
 mod file;
 mod keys;
 mod local;
+mod log;
 mod record;
 mod space;
 mod sqlite;
