@@ -100,6 +100,9 @@ pub enum Error {
     /// There is no room on the disk. Nothing of the write stays; it works again once there is room.
     #[error("cannot write: the disk of the node is full")]
     Full,
+    /// The index cannot be opened at the moment; what was committed is safe in the log.
+    #[error("the index of the node's state cannot be read at the moment")]
+    Unreadable,
     /// A file of the state does not hold what was written into it.
     #[error("{} is damaged: {detail}", path.display())]
     Damaged {
@@ -117,6 +120,18 @@ pub enum Error {
         found: u32,
         /// The newest that this program reads.
         known: u32,
+    },
+    /// Entries of a topic are missing between those that are there and those that come.
+    #[error("the topic {topic} of {namespace} continues at {expected}, and not at {found}")]
+    Gap {
+        /// Whose topic.
+        namespace: Namespace,
+        /// Its name.
+        topic: String,
+        /// The offset that its next entry has to have.
+        expected: u64,
+        /// The offset that came.
+        found: u64,
     },
     /// Our own code failed while it held a transaction; the transaction was rolled back.
     #[error("this change was abandoned because of a fault inside micro")]
@@ -164,6 +179,16 @@ impl Error {
     pub(crate) fn keys(error: impl Into<redb::Error>) -> Self {
         let error = error.into();
         tracing::error!(%error, "The key store refused an operation.");
+        Self::Keys(Arc::new(error))
+    }
+
+    /// Takes an error of the index and logs it.
+    pub(crate) fn index(error: impl Into<redb::Error>) -> Self {
+        let error = error.into();
+        if redb_full(&error) {
+            return Self::Full;
+        }
+        tracing::error!(%error, "The index of the state refused an operation.");
         Self::Keys(Arc::new(error))
     }
 
@@ -220,7 +245,7 @@ impl Fault for Error {
             Self::TooLarge { .. } => Kind::Invalid,
             Self::Conflict { .. } => Kind::Conflict,
             Self::Quota { .. } | Self::Full => Kind::Exhausted,
-            Self::Closed | Self::Locked { .. } => Kind::Unavailable,
+            Self::Closed | Self::Locked { .. } | Self::Unreadable => Kind::Unavailable,
             Self::Newer { .. } | Self::NewerFile { .. } => Kind::Precondition,
             Self::Open { .. }
             | Self::Migration { .. }
@@ -229,6 +254,7 @@ impl Fault for Error {
             | Self::Format { .. }
             | Self::Panicked
             | Self::Damaged { .. }
+            | Self::Gap { .. }
             | Self::File { .. } => Kind::Internal,
         }
     }
@@ -246,6 +272,7 @@ impl Fault for Error {
             Self::Keys(e) if matches!(**e, redb::Error::PreviousIo) => {
                 "an earlier write failed; check the disk, then restart micro"
             }
+            Self::Unreadable => "the log of the server says why; micro keeps trying",
             Self::Conflict { .. } => "read it again and decide anew",
             Self::Quota { .. } => "delete what is not needed, or ask the operator for more",
             Self::Damaged { .. } => "restore a snapshot, and check the disk",

@@ -9,6 +9,7 @@
 //! delete     2 · key length u16 · key
 //! append     3 · topic length u16 · value length u32 · offset u64 · topic · value
 //! remove     4 · topic length u16 · topic
+//! retain     5 · topic length u16 · first offset u64 · topic
 //! ```
 //!
 //! A key is full: `table u8+bytes · namespace u8+bytes · key`. The lengths in front make the encoding
@@ -30,15 +31,16 @@ const NAMESPACE: usize = 17;
 const MAX_KEY: usize = 4 * 1024;
 /// The longest value.
 const MAX_VALUE: usize = 64 * 1024 * 1024;
+/// The longest name of a topic.
+const MAX_NAME: usize = 255;
 /// The largest batch, with everything in it.
 const MAX_BATCH: usize = 128 * 1024 * 1024;
-/// The longest name of a topic.
-const MAX_TOPIC: usize = 1024;
 
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
 const APPEND: u8 = 3;
 const REMOVE: u8 = 4;
+const RETAIN: u8 = 5;
 
 /// What must be so for a batch to happen.
 #[derive(Debug, Clone)]
@@ -62,6 +64,7 @@ pub struct Writes {
     /// Bytes that this may add to what the namespace holds.
     grows: u64,
     operations: usize,
+    alone: bool,
     failed: Option<Error>,
 }
 
@@ -82,6 +85,10 @@ pub(crate) enum Op {
     },
     Remove {
         topic: Bytes,
+    },
+    Retain {
+        topic: Bytes,
+        first: u64,
     },
 }
 
@@ -109,6 +116,7 @@ impl Writes {
             offsets: Vec::new(),
             grows: 0,
             operations: 0,
+            alone: false,
             failed: None,
         }
     }
@@ -141,6 +149,11 @@ impl Writes {
     /// Its length as a record.
     pub fn bytes(&self) -> usize {
         self.payload.len()
+    }
+
+    /// Whether no other batch may be decided about before this one has happened.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.alone
     }
 
     /// What was wrong with what the caller put in.
@@ -183,7 +196,7 @@ impl Writes {
     }
 
     pub(crate) fn append(&mut self, topic: &str, value: &[u8]) {
-        if !self.fits("topic name", topic.len(), MAX_TOPIC)
+        if !self.fits("topic name", topic.len(), MAX_NAME)
             || !self.fits("value", value.len(), MAX_VALUE)
         {
             return;
@@ -200,9 +213,20 @@ impl Writes {
     }
 
     pub(crate) fn remove_topic(&mut self, topic: &str) {
-        if self.fits("topic name", topic.len(), MAX_TOPIC) {
+        if self.fits("topic name", topic.len(), MAX_NAME) {
             self.payload.push(REMOVE);
             self.u16(topic.len());
+            self.payload.extend_from_slice(topic.as_bytes());
+            self.alone = true;
+            self.added(0);
+        }
+    }
+
+    pub(crate) fn retain_topic(&mut self, topic: &str, first: u64) {
+        if self.fits("topic name", topic.len(), MAX_NAME) {
+            self.payload.push(RETAIN);
+            self.u16(topic.len());
+            self.payload.extend_from_slice(&first.to_le_bytes());
             self.payload.extend_from_slice(topic.as_bytes());
             self.added(0);
         }
@@ -339,6 +363,11 @@ fn operation(rest: &mut Bytes) -> Option<Op> {
         REMOVE => Op::Remove {
             topic: take(rest, first)?,
         },
+        RETAIN => {
+            let from = rest.try_get_u64_le().ok()?;
+            let topic = take(rest, first)?;
+            Op::Retain { topic, first: from }
+        }
         _ => return None,
     })
 }
@@ -393,6 +422,13 @@ pub(crate) fn split_key(full: &[u8]) -> Option<(&str, Namespace, &[u8])> {
     let (table, rest) = part(full)?;
     let (namespace, key) = part(rest)?;
     Some((table, Namespace::parse(namespace).ok()?, key))
+}
+
+/// How long the part of a full key is that says table and namespace.
+pub(crate) fn split_key_lengths(full: &[u8]) -> Option<usize> {
+    let table = usize::from(*full.first()?) + 1;
+    let namespace = usize::from(*full.get(table)?) + 1;
+    Some(table + namespace).filter(|n| *n <= full.len())
 }
 
 /// The first key behind all that start with `prefix`; `None` when there is none.

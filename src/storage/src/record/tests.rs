@@ -21,6 +21,7 @@ fn a_record_is_read_as_it_was_written() {
     writes.delete("t", b"gone");
     writes.append("bills", b"second");
     writes.remove_topic("old");
+    writes.retain_topic("long", 9);
     writes.stamp(Revision(7), Timestamp(-5));
     let mut asked = Vec::new();
     let given = writes.number(|topic| {
