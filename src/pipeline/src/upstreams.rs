@@ -93,12 +93,12 @@ impl Upstreams {
     /// in both directions, in all four kinds of calls; resets and half-closes too. `:path` becomes
     /// what the instance expects. A JSON request to a service that speaks protobuf, built-in or not,
     /// is translated in both directions. Failures are gRPC answers with Micro's error object.
-    pub async fn forward_grpc(
+    pub fn forward_grpc(
         &self,
         admitted: &Admitted,
         request: Request<Incoming>,
-    ) -> Response<Body> {
-        grpc::forward(&self.0, admitted, request).await
+    ) -> impl Future<Output = Response<Body>> {
+        grpc::forward(&self.0, admitted, request)
     }
 
     /// Passes an HTTP/1.1 request on and its answer back, streaming bodies and protocol upgrades

@@ -4,7 +4,7 @@
 use std::{
     convert::Infallible,
     future::poll_fn,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -52,7 +52,7 @@ pub(super) async fn unary(
     let mut record = admitted.record();
     let body = Full::new(frame(message));
     let sent = until
-        .limit(grpc::send(inner, admitted, head, body, None))
+        .limit(pin!(grpc::send(inner, admitted, head, body, None)))
         .await;
     let (parts, answer) = sent.map_err(|error| {
         record.ended(Outcome::of_wire(error.kind().http()));

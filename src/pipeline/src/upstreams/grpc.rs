@@ -1,7 +1,7 @@
 //! gRPC passed through: headers, frames and trailers as they are, JSON translated where the target
 //! speaks protobuf.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use http::{
@@ -82,25 +82,29 @@ pub(super) async fn forward(
     };
 
     let slot = json.is_some().then(Slot::default);
-    let answer = async {
-        match (&json, &slot) {
-            (Some(method), Some(slot)) => {
-                let body = transcode::Request::new(
-                    body,
-                    method.clone(),
-                    inner.limits.message,
-                    single,
-                    Arc::clone(slot),
-                );
-                send(inner, admitted, head, body, Some(slot)).await
+    let answer = {
+        // Pinned where it is: each further place that holds it by value would make the task of every
+        // call larger by all of it. What is translated is the rarer and the larger case.
+        let mut answer = pin!(async {
+            match (&json, &slot) {
+                (Some(method), Some(slot)) => {
+                    let body = transcode::Request::new(
+                        body,
+                        method.clone(),
+                        inner.limits.message,
+                        single,
+                        Arc::clone(slot),
+                    );
+                    Box::pin(send(inner, admitted, head, body, Some(slot))).await
+                }
+                _ if single => send(inner, admitted, head, FirstMessage::new(body), None).await,
+                _ => send(inner, admitted, head, body, None).await,
             }
-            _ if single => send(inner, admitted, head, FirstMessage::new(body), None).await,
-            _ => send(inner, admitted, head, body, None).await,
+        });
+        match &mut until {
+            Some(until) => until.limit(answer.as_mut()).await,
+            None => answer.await,
         }
-    };
-    let answer = match &mut until {
-        Some(until) => until.limit(answer).await,
-        None => answer.await,
     };
     if let Some(refusal) = slot.as_ref().and_then(|s| s.get()) {
         record.ended(Outcome::of_wire(refusal.code));
