@@ -39,3 +39,4 @@ mod wire;
 pub use client::{Hello, Supervisor};
 pub use error::Error;
 pub use spec::{Event, Exit, Limits, Mount, Running, Source, Spec, SpecKind, Toolchain};
+pub use sys::settle;

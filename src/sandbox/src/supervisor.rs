@@ -52,6 +52,7 @@ use crate::{
     error::Error,
     plan,
     spec::{Event, Spec, Toolchain},
+    sys,
     wire::{Answer, Message, Refusal, encode},
 };
 use doors::Door;
@@ -120,6 +121,8 @@ struct Supervisor {
     asking: Vec<Caller>,
     held: Vec<(Caller, Spec)>,
     phase: Phase,
+    /// When the start is over and what it needed is given back.
+    settle_at: Option<Instant>,
     signals_seen: u32,
     /// Groups above those of adopted instances. They are not where this server would make them, if it
     /// was started from another place than the one before.
@@ -167,6 +170,7 @@ pub fn run(mut settings: Settings) -> Result<ExitCode, Error> {
         asking: Vec::new(),
         held: Vec::new(),
         phase: Phase::Serving,
+        settle_at: None,
         signals_seen: 0,
         old_parents: BTreeSet::new(),
     };
@@ -259,6 +263,10 @@ impl Supervisor {
             }
             self.finish_works(&ready.works);
             self.turn_instances(&ready.instances);
+            if self.settle_at.is_some_and(|at| Instant::now() >= at) {
+                self.settle_at = None;
+                sys::settle();
+            }
             if let Some(code) = self.advance() {
                 return Ok(code);
             }
@@ -271,6 +279,7 @@ impl Supervisor {
             .values()
             .filter_map(Instance::deadline)
             .chain(self.node.deadline())
+            .chain(self.settle_at)
             .chain(match self.phase {
                 Phase::Serving => None,
                 Phase::Draining(at) | Phase::Stopping(at) | Phase::Killing(at) => Some(at),

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin::{self, Readiness},
     banner::{self, Addresses, FirstAccess},
-    builtins, doors, ports, routes,
+    builtins, doors, idle, ports, routes,
     shutdown::{self, Stage},
     telemetry,
 };
@@ -210,6 +210,7 @@ async fn serve() -> Result<(), Error> {
     banner::greet(VERSION, &addresses, &missing, &access);
     ready.set(true);
     supervisor.ready().await?;
+    tokio::spawn(idle::watch(stop_doors.clone()));
 
     shutdown::requested().await?;
     tracing::info!("Stopping.");

@@ -12,6 +12,7 @@
 //! | `routes.rs` | registry changes → the pipeline's routing table |
 //! | `doors.rs` | one thread and one runtime per core, each with a listener of every door |
 //! | `admin.rs` | liveness, readiness, metrics, on a thread of their own |
+//! | `idle.rs` | giving memory back when nobody calls |
 //! | `shutdown.rs` | the order in which things stop, with a budget per stage |
 //! | `banner.rs` | what is printed at start, and `addresses.json` |
 
@@ -20,6 +21,7 @@ mod app;
 mod banner;
 mod builtins;
 mod doors;
+mod idle;
 mod ports;
 mod routes;
 mod shutdown;

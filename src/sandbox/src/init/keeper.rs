@@ -31,6 +31,7 @@ use super::{
 use crate::{
     Exit,
     plan::{Ask, Failure, On as _, Plan, Record, Tell, file, line, lines},
+    sys,
 };
 
 /// Grace of a plain SIGTERM to init.
@@ -131,6 +132,7 @@ impl Keeper {
 
     /// Until the service and everything it started has ended, and its exit is on disk.
     pub(super) fn run(mut self, service: Pid) {
+        sys::settle();
         while self.exit.is_none() {
             self.wait();
             self.take_signals(service);

@@ -27,6 +27,8 @@ use crate::{
 const MAX_WORKS: usize = 64;
 /// How long the list of toolchains is good; after that a call looks again, for one installed meanwhile.
 const FRESH: Duration = Duration::from_secs(60);
+/// How long after a node is ready the supervisor lets go of what the start needed.
+const SETTLE: Duration = Duration::from_secs(5);
 /// Far above what a machine can run; a bound on what a node gone wild can start.
 const MAX_INSTANCES: usize = 4096;
 
@@ -86,6 +88,7 @@ impl Supervisor {
             Call::Ready => {
                 if self.phase == Phase::Serving {
                     self.node.ready = true;
+                    self.settle_at = Some(Instant::now() + SETTLE);
                     notify::say("READY=1");
                 }
                 Ok(Some(Answer::Done))
