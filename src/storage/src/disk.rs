@@ -13,6 +13,9 @@ use std::{
     path::Path,
 };
 
+#[cfg(test)]
+pub(crate) mod faulty;
+
 /// A directory tree in which the log and the topics keep their files.
 pub(crate) trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Opens a file that exists, for reading and writing.
