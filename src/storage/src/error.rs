@@ -111,6 +111,18 @@ pub enum Error {
         /// What is wrong with it, and where.
         detail: String,
     },
+    /// Events of a topic do not hold any more what was written; those from `resume` on can be read.
+    #[error("event {offset} of the topic {topic:?} in namespace {namespace} is damaged; the next that can be read is {resume}")]
+    Event {
+        /// Whose topic it is.
+        namespace: Namespace,
+        /// The topic.
+        topic: String,
+        /// The event that was asked for.
+        offset: u64,
+        /// The next that can be read.
+        resume: u64,
+    },
     /// A file of the state was written by a newer version of this program.
     #[error("{} has format {found}, which is newer than this version of micro knows ({known})", path.display())]
     NewerFile {
@@ -254,6 +266,7 @@ impl Fault for Error {
             | Self::Format { .. }
             | Self::Panicked
             | Self::Damaged { .. }
+            | Self::Event { .. }
             | Self::Gap { .. }
             | Self::File { .. } => Kind::Internal,
         }
@@ -275,7 +288,7 @@ impl Fault for Error {
             Self::Unreadable => "the log of the server says why; micro keeps trying",
             Self::Conflict { .. } => "read it again and decide anew",
             Self::Quota { .. } => "delete what is not needed, or ask the operator for more",
-            Self::Damaged { .. } => "restore a snapshot, and check the disk",
+            Self::Damaged { .. } | Self::Event { .. } => "restore a snapshot, and check the disk",
             _ if self.kind() == Kind::Exhausted => "free some space and try again",
             Self::Sqlite(_) | Self::Keys(_) | Self::Panicked if self.kind() == Kind::Internal => {
                 "the log of the server says why"
