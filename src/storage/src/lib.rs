@@ -33,6 +33,7 @@ mod space;
 mod sqlite;
 mod storage;
 mod topic;
+mod topics;
 mod wait;
 mod watch;
 
