@@ -29,12 +29,18 @@ impl StateDir {
         self.0.join("micro.db")
     }
 
+    /// Rows, topics and blobs of every namespace (storage).
+    pub fn storage(&self) -> PathBuf {
+        self.0.join("storage")
+    }
+
     /// redb: registrations (storage).
     pub fn redb(&self) -> PathBuf {
         self.0.join("keys.redb")
     }
 
-    /// `id_rsa` and `id_rsa.pub` that sign tokens, mode 0600 (auth).
+    /// Mode 0600: `id_rsa` and `id_rsa.pub` that sign tokens (auth), `config` that encrypts secrets
+    /// (config).
     pub fn keys(&self) -> PathBuf {
         self.0.join("keys")
     }
