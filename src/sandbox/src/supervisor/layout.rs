@@ -108,7 +108,8 @@ impl Layout {
             let mode = if path == state.keys() { 0o700 } else { 0o711 };
             self.node_directory(&path, mode)?;
         }
-        self.node_files()
+        self.node_files()?;
+        forget(&state.addresses())
     }
 
     /// A directory of the node's, with all that is in it: an earlier node may have been another user.
@@ -162,10 +163,13 @@ impl Layout {
             tree::create_below(&logs, Path::new(namespace.as_str()), 0o751)?;
             let below = Path::new(namespace.as_str()).join(service.as_str());
             let dir = tree::create_below(&logs, &below, 0o770)?;
-            let keeper = users.map(|users| Uid::from_raw(users.keeper().uid));
-            fchown(&dir, keeper, Some(Gid::from_raw(self.node_owner().gid)))?;
-            // Set-gid: what an init makes here belongs to the node's group.
-            Ok(fchmod(&dir, Mode::from_bits_truncate(0o2770))?)
+            let owner = Owner {
+                uid: users.map_or_else(own, Users::keeper).uid,
+                gid: self.node_owner().gid,
+            };
+            // Set-gid: what an init makes here belongs to the node's group. What is there already is
+            // given along: whoever moved or restored the state directory may have made it root's.
+            tree::own(&dir, owner, 0o2770)
         };
         make().map_err(Error::os(format!(
             "make the log directory {}",
@@ -210,6 +214,17 @@ fn directory(path: &Path, owner: Owner, mode: u32, adopt: bool) -> Result<(), Er
     )
     .and_then(|()| fchmod(&dir, Mode::from_bits_truncate(mode)))
     .map_err(Error::os(what()))
+}
+
+/// Where the doors of an earlier server were is of no use, and its file may be somebody's whom this
+/// node may not replace.
+fn forget(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::os(format!("remove {}", path.display()))(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The node opens its databases by path, so it must be able to walk there.
@@ -281,6 +296,53 @@ mod tests {
         let _first = Layout::open(dir.path(), None).unwrap();
         let error = Layout::open(dir.path(), None).unwrap_err().to_string();
         assert!(error.contains(&std::process::id().to_string()), "{error}");
+    }
+
+    #[test]
+    fn addresses_of_an_earlier_server_are_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("run");
+        fs::create_dir(&run).unwrap();
+        fs::write(run.join("addresses.json"), "{}").unwrap();
+        let layout = Layout::open(dir.path(), None).unwrap();
+        assert!(!layout.state.addresses().exists());
+    }
+
+    /// Needs root.
+    #[test]
+    fn logs_that_became_roots_are_given_back() {
+        if !geteuid().is_root() {
+            println!("skipped: not root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let node = NodeUser {
+            name: "nobody".into(),
+            owner: Owner {
+                uid: 65534,
+                gid: 65534,
+            },
+        };
+        let layout = Layout {
+            _lock: lock(&StateDir::new(dir.path())).unwrap(),
+            state: StateDir::new(dir.path()),
+            node: Some(node),
+        };
+        fs::create_dir(dir.path().join("logs")).unwrap();
+        let service = ServiceName::parse("blog").unwrap();
+        let users = Users::for_tests();
+        let make = || layout.log_dir(&Namespace::operator(), &service, Some(&users));
+        let log = make().unwrap().join("i-1.log");
+        fs::write(&log, "").unwrap();
+        for path in [log.parent().unwrap(), &log] {
+            chown(path, Some(0), Some(0)).unwrap();
+        }
+        let kept = make().unwrap();
+        for path in [&kept, &log] {
+            let meta = fs::metadata(path).unwrap();
+            assert_eq!((meta.uid(), meta.gid()), (users.keeper().uid, 65534));
+        }
+        assert_eq!(fs::metadata(kept).unwrap().mode() & 0o7777, 0o2770);
     }
 
     #[test]
