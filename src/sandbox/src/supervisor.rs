@@ -11,7 +11,7 @@
 //! | `host.rs` | what this machine allows |
 //! | `node.rs` | the node process |
 //! | `policy.rs` | what the node may ask for |
-//! | `instance.rs` | instances, from launch to exit record |
+//! | `instance.rs`, `last_line.rs` | instances, from launch to exit record |
 //! | `requests.rs` | what is done for each request |
 //! | `errand.rs`, `toolchains.rs` | slow work |
 //! | `notify.rs` | the service manager |
@@ -20,6 +20,7 @@ mod doors;
 mod errand;
 mod host;
 mod instance;
+mod last_line;
 mod layout;
 mod node;
 mod notify;

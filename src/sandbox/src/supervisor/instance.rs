@@ -26,7 +26,7 @@ use nix::{
     unistd::{Gid, Pid, Uid, pipe2},
 };
 
-use super::Caller;
+use super::{Caller, last_line};
 use crate::{
     error::Error,
     plan::{Ask, Plan, Record, Report, Tell, file, line, lines},
@@ -312,6 +312,9 @@ impl Instance {
             .and_then(|dir| tree::write_whole(&dir, file::EXIT, &line(&record)));
         if let Err(error) = written {
             tracing::warn!(%error, instance = %self.plan.spec.id, "Cannot record how an instance ended.");
+        }
+        if let Err(error) = last_line::write(&self.plan, exit, record.at) {
+            tracing::warn!(%error, instance = %self.plan.spec.id, "Cannot say in its log how an instance ended.");
         }
     }
 }

@@ -297,6 +297,8 @@ impl Node {
         let (exit, log) = self.finish(spec).await;
         assert_eq!(exit, Exit::OutOfMemory, "{log}");
         assert!(!log.contains("survived"));
+        let last = "Killed: it needed more memory than its limit of 64 MiB.\n";
+        assert!(log.ends_with(last), "{log}");
         // A child that is killed is told the same way, if the service dies of it.
         let spec = self.shell("memory-2", "/app/probe inside memory >/dev/null");
         assert_eq!(self.finish(spec).await.0, Exit::OutOfMemory);
