@@ -21,6 +21,12 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
         "micro-registry",
         &["micro-core", "micro-proto", "micro-schema", "micro-storage"],
     ),
+    ("micro-config", &["micro-core", "micro-proto", "micro-storage"]),
+    ("micro-events", &["micro-core", "micro-proto", "micro-storage"]),
+    (
+        "micro-store",
+        &["micro-core", "micro-proto", "micro-storage"],
+    ),
     (
         "micro-runtime",
         &[
@@ -51,6 +57,8 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
             "micro-auth",
             "micro-registry",
             "micro-runtime",
+            "micro-config",
+            "micro-events",
             "micro-pipeline",
             "micro-mesh",
             "micro-gateway",
