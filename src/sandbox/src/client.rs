@@ -26,6 +26,7 @@ use tokio::{
 };
 
 use crate::{
+    credentials::Credentials,
     error::Error,
     spec::{Event, Running, Source, Spec, Toolchain},
     sys,
@@ -45,6 +46,8 @@ pub struct Hello {
     pub listeners: BTreeMap<String, Vec<OwnedFd>>,
     /// Fences this machine lacks, each a sentence with its remedy.
     pub missing: Vec<String>,
+    /// What systemd keeps for the server.
+    pub credentials: Credentials,
 }
 
 /// A handle on the supervisor, cheap to clone.
@@ -256,6 +259,7 @@ fn greet(stream: StdStream) -> Result<(StdStream, Hello), Error> {
         settings: greeting.settings,
         listeners,
         missing: greeting.missing,
+        credentials: greeting.credentials,
     };
     Ok((stream, hello))
 }

@@ -12,6 +12,7 @@
 //! | `spec.rs` | what the node asks for: plain data |
 //! | `client.rs` | the node's async handle |
 //! | `wire.rs` | the frames between the two |
+//! | `credentials.rs` | what systemd keeps for root, handed on to the node |
 //! | `supervisor.rs` | sockets, state directory, instances; checks every request again (`supervisor/policy.rs`) |
 //! | `plan.rs` | what the supervisor decided for one instance |
 //! | `init.rs` | the parent of one instance: logs, exit record, control socket |
@@ -25,6 +26,7 @@
 
 mod cgroup;
 pub mod client;
+mod credentials;
 mod error;
 pub mod init;
 mod isolation;
@@ -37,6 +39,7 @@ mod tree;
 mod wire;
 
 pub use client::{Hello, Supervisor};
+pub use credentials::Credentials;
 pub use error::Error;
 pub use spec::{Event, Exit, Limits, Mount, Running, Source, Spec, SpecKind, Toolchain};
 pub use sys::settle;

@@ -7,6 +7,7 @@ use micro_core::{Fault as _, InstanceId, Kind, Namespace, ServiceName, Settings}
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    credentials::Credentials,
     error::Error,
     spec::{Event, Running, Source, Spec, Toolchain},
 };
@@ -27,6 +28,8 @@ pub(crate) struct Greeting {
     pub(crate) settings: Settings,
     pub(crate) missing: Vec<String>,
     pub(crate) listeners: Vec<(String, usize)>,
+    #[serde(default)]
+    pub(crate) credentials: Credentials,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

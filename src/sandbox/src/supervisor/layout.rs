@@ -104,9 +104,11 @@ impl Layout {
         directory(&state.root().join("cache"), mine, 0o711, false)?;
         directory(&state.builds(), mine, 0o711, false)?;
         directory(&state.root().join("logs"), mine, 0o751, false)?;
-        for path in [state.releases(), state.sources(), state.keys()] {
-            let mode = if path == state.keys() { 0o700 } else { 0o711 };
-            self.node_directory(&path, mode)?;
+        for path in [state.releases(), state.sources()] {
+            self.node_directory(&path, 0o711)?;
+        }
+        for path in [state.keys(), state.storage()] {
+            self.node_directory(&path, 0o700)?;
         }
         self.node_files()?;
         forget(&state.addresses())

@@ -24,6 +24,7 @@ use nix::{
 
 use super::{doors::Door, layout::NodeUser, notify};
 use crate::{
+    credentials::Credentials,
     error::Error,
     sys,
     wire::{Decoder, FDS_PER_MESSAGE, Greeting, MAX_REQUEST, NODE_FD, Request, encode},
@@ -245,6 +246,7 @@ pub(super) fn greeting(settings: &Settings, missing: &[String], doors: &[Door]) 
             .iter()
             .map(|door| (door.name.to_owned(), door.sockets.len()))
             .collect(),
+        credentials: Credentials::of_systemd(),
     }
 }
 
