@@ -33,6 +33,8 @@ pub(crate) trait Disk: Send + Sync + fmt::Debug + 'static {
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// Gives a file or directory another name, replacing a file that has it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file a second name; `AlreadyExists` when there is one of that name.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Makes a directory and those above it, for their owner alone, unless they exist.
     fn create_dir_all(&self, directory: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
@@ -160,6 +162,10 @@ impl Disk for OsDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
     }
 
     fn create_dir_all(&self, directory: &Path) -> io::Result<()> {

@@ -9,7 +9,7 @@ use std::{io, path::PathBuf, sync::Arc};
 use micro_core::{Fault, Kind, Namespace};
 use rusqlite::ErrorCode;
 
-use crate::Revision;
+use crate::{BlobId, Revision};
 
 /// Any cause that can be shared.
 pub(crate) type Cause = Arc<dyn std::error::Error + Send + Sync>;
@@ -79,6 +79,9 @@ pub enum Error {
         /// What is allowed.
         limit: usize,
     },
+    /// There is no such blob.
+    #[error("there is no blob {0}")]
+    NoBlob(BlobId),
     /// Something that a batch expected is not so; nothing of the batch happened.
     #[error("the row {} of table {table} was changed by somebody else", key.escape_ascii())]
     Conflict {
@@ -112,7 +115,9 @@ pub enum Error {
         detail: String,
     },
     /// Events of a topic do not hold any more what was written; those from `resume` on can be read.
-    #[error("event {offset} of the topic {topic:?} in namespace {namespace} is damaged; the next that can be read is {resume}")]
+    #[error(
+        "event {offset} of the topic {topic:?} in namespace {namespace} is damaged; the next that can be read is {resume}"
+    )]
     Event {
         /// Whose topic it is.
         namespace: Namespace,
@@ -255,6 +260,7 @@ impl Fault for Error {
             Self::Sqlite(e) if sqlite_full(e) => Kind::Exhausted,
             Self::Keys(e) if redb_full(e) => Kind::Exhausted,
             Self::TooLarge { .. } => Kind::Invalid,
+            Self::NoBlob(_) => Kind::NotFound,
             Self::Conflict { .. } => Kind::Conflict,
             Self::Quota { .. } | Self::Full => Kind::Exhausted,
             Self::Closed | Self::Locked { .. } | Self::Unreadable => Kind::Unavailable,

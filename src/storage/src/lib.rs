@@ -21,6 +21,7 @@
 //! process or of the machine after the acknowledgement loses nothing.
 
 mod batch;
+mod blobs;
 mod disk;
 mod engine;
 mod error;
@@ -38,6 +39,7 @@ mod wait;
 mod watch;
 
 pub use batch::{Batch, Expect, Receipt};
+pub use blobs::{BlobId, BlobReader, BlobWriter, Blobs, InvalidBlobId};
 pub use engine::{Answer, Engine, Usage};
 pub use error::Error;
 pub use file::write_atomic;

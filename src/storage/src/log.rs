@@ -34,6 +34,7 @@ use crate::{
     disk::{Disk, DiskFile},
 };
 pub(crate) use record::Group;
+pub(crate) use recovery::Visit;
 use recovery::{Depth, recover};
 use segment::{Header, START};
 use spares::Spares;
@@ -132,7 +133,7 @@ impl Log {
         directory: &Path,
         segment_bytes: u64,
         from: Position,
-        replay: &mut dyn FnMut(Position, &[u8]) -> Result<(), Error>,
+        replay: &mut Visit<'_>,
     ) -> Result<Self, Error> {
         let mut log = Self::open_idle(disk, directory, segment_bytes, from, replay)?;
         log.spares.start()?;
@@ -145,7 +146,7 @@ impl Log {
         directory: &Path,
         segment_bytes: u64,
         from: Position,
-        replay: &mut dyn FnMut(Position, &[u8]) -> Result<(), Error>,
+        replay: &mut Visit<'_>,
     ) -> Result<Self, Error> {
         disk.create_dir_all(directory)
             .and_then(|()| match directory.parent() {
@@ -158,6 +159,16 @@ impl Log {
             make_durable(&*disk, &newest.path, found.last_group)
                 .map_err(|e| Error::file("sync", &newest.path, e))?;
         }
+        // Durably, before anything is written: a segment that was cut off in vain by a failing disk
+        // may have a generation that is used again now.
+        for path in &found.useless {
+            match disk.remove(path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::file("remove", path, e));
+                }
+                _ => {}
+            }
+        }
         disk.sync_dir(directory)
             .map_err(|e| Error::file("sync", directory, e))?;
         let segment_bytes = segment_bytes.next_multiple_of(START).max(SMALLEST);
@@ -169,9 +180,6 @@ impl Log {
         );
         for (path, bytes) in found.spares {
             spares.give(path, bytes);
-        }
-        for path in found.useless {
-            spares.give(path, 0);
         }
         let sealed = found.live.into_iter().map(|segment| Sealed {
             path: segment.path,
@@ -250,7 +258,7 @@ impl Log {
         disk: &dyn Disk,
         directory: &Path,
         from: Position,
-        visit: &mut dyn FnMut(Position, &[u8]) -> Result<(), Error>,
+        visit: &mut Visit<'_>,
     ) -> Result<LogReport, Error> {
         recover(disk, directory, from, Depth::Check, visit).map(|found| found.report)
     }
@@ -332,7 +340,7 @@ impl Log {
                 Err(error)
             }
             Err(error) => {
-                // A first page without records does no harm wherever it is found.
+                // `cut_off` knows that the first page may be found again.
                 self.spares.give(next.path, 0);
                 Err(error)
             }
@@ -408,6 +416,9 @@ impl Log {
             .and_then(|()| suspect.file.sync_all());
         if let Err(error) = cut {
             tracing::warn!(%error, path = %suspect.path.display(), "A segment of the log could not be cut off; beginning another.");
+            // Its first page may reach the disk although this fails: then it says that the log ends
+            // here, and nothing may be written into an older segment any more.
+            self.seal();
             self.begin(None)?;
         }
         if let Some(Suspect { path, keep: 0, .. }) = self.suspect.take() {

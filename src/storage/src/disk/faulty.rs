@@ -462,6 +462,21 @@ impl Disk for FaultyDisk {
         Ok(())
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.lock();
+        state.simple(Op::Create, to)?;
+        if state.names.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        match state.names.get(from).copied() {
+            Some(entry) => {
+                state.change(NameOp::Link(to.to_owned(), entry));
+                Ok(())
+            }
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
     fn create_dir_all(&self, directory: &Path) -> io::Result<()> {
         let mut state = self.lock();
         if state.off {

@@ -25,7 +25,7 @@ use super::{
 const REACH: u64 = 1024 * 1024;
 
 /// Gets each record, with the position behind it.
-pub(super) type Visit<'a> = dyn FnMut(Position, &[u8]) -> Result<(), Error> + 'a;
+pub(crate) type Visit<'a> = dyn FnMut(Position, &[u8]) -> Result<(), Error> + 'a;
 
 /// How much to look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

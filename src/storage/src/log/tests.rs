@@ -201,6 +201,21 @@ fn nothing_is_appended_while_a_refused_group_is_not_cut_off() {
 }
 
 #[test]
+fn an_older_segment_is_not_written_behind_the_first_page_of_one_that_failed() {
+    let disk = FaultyDisk::new(3);
+    let mut log = warm(&disk);
+    for op in [Op::Sync, Op::SetLen] {
+        disk.fail_always(op, Trouble::Eio);
+    }
+    // It needs a segment of its own, which fails, and so does the one that should cut it off.
+    append(&mut log, &[&[1; 100_000]]).unwrap_err();
+    disk.heal();
+    append(&mut log, &[b"second"]).unwrap();
+    drop(log);
+    assert_eq!(open(&disk).1, [&b"first"[..], b"second"]);
+}
+
+#[test]
 fn a_full_disk_refuses_with_its_own_error_and_recovers() {
     let disk = FaultyDisk::new(5);
     let (mut log, _) = open(&disk);

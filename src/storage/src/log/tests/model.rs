@@ -72,8 +72,10 @@ struct World {
     /// What was acknowledged, with the position behind it.
     records: Vec<(Position, Vec<u8>)>,
     checkpoint: Position,
-    /// Groups without a definite answer; one of them may be there.
+    /// Groups of this process without a definite answer; one of them may be there.
     open: Vec<Vec<Vec<u8>>>,
+    /// The same from processes that were killed, while the power did not go since.
+    before: Vec<Vec<Vec<u8>>>,
     serial: u64,
 }
 
@@ -87,6 +89,7 @@ impl World {
             records: Vec::new(),
             checkpoint: Position(0),
             open: Vec::new(),
+            before: Vec::new(),
             serial: 0,
         }
     }
@@ -106,6 +109,7 @@ impl World {
         match self.log.append(&mut group) {
             Ok(end) => {
                 self.open.clear();
+                self.before.clear();
                 // The size of the last record is known; the places of those before are not.
                 for record in records {
                     self.records.push((end, record));
@@ -150,15 +154,18 @@ impl World {
                 .iter()
                 .eq(self.records.iter().map(|(_, record)| record))
         );
+        self.before.append(&mut self.open);
         prop_assert!(
-            more.is_empty() || self.open.iter().any(|group| group.starts_with(more)),
+            more.is_empty() || self.before.iter().any(|group| group.starts_with(more)),
             "a refused record came back"
         );
+        if !more.is_empty() {
+            self.before.clear();
+        }
         // They are in the log now, for good.
         let end = self.log.end();
         let more = more.iter().map(|record| (end, record.clone()));
         self.records.extend(more);
-        self.open.clear();
         Ok(())
     }
 
@@ -195,6 +202,7 @@ impl World {
                     }
                 });
                 self.restart()?;
+                self.before.clear();
             }
         }
         Ok(())
