@@ -4,12 +4,13 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use micro_auth as auth;
+use micro_config as config;
 use micro_core::{Clock, Fault, Kind, Settings, StateDir, settings::DefaultAccount};
 use micro_pipeline::{Pipeline, Router};
 use micro_registry as registry;
 use micro_runtime as runtime;
 use micro_sandbox::{Hello, Supervisor};
-use micro_storage::{Keys, Sqlite};
+use micro_storage::{Keys, Sqlite, Storage};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -81,6 +82,7 @@ async fn serve() -> Result<(), Error> {
         settings,
         mut listeners,
         missing,
+        credentials,
     } = hello;
     telemetry::init(&settings.log);
     let mut take = |name: &'static str| -> Result<(SocketAddr, Vec<std::net::TcpListener>), Error> {
@@ -117,6 +119,7 @@ async fn serve() -> Result<(), Error> {
     let clock = Clock::System;
     let sqlite = Sqlite::open(&state.sqlite())?;
     let keys = Keys::open(&state.redb(), KEY_CACHE_BYTES)?;
+    let storage = Storage::open(&state.storage(), micro_storage::Options::default())?;
 
     // Services.
     let default_account = has_default_account(&settings, &addresses);
@@ -128,6 +131,9 @@ async fn serve() -> Result<(), Error> {
     )
     .await?;
     let registry = registry::Service::open(&keys, mesh_address, clock.clone()).await?;
+    let config_keys = config::KeySource::new(&state)
+        .with_credential(credentials.get(config::KeySource::CREDENTIAL));
+    let config = config::Service::open(&storage, config_keys, clock.clone());
     let runtime = runtime::Service::open(runtime::Parts {
         settings: settings.clone(),
         state: state.clone(),
@@ -153,7 +159,7 @@ async fn serve() -> Result<(), Error> {
     // The pipeline, and the routes it sends requests along.
     let router = Arc::new(Router::new());
     let gatekeeper = Arc::new(ports::Gatekeeper(auth.handle()));
-    let builtins = builtins::mount(&auth, &registry, &runtime)?;
+    let builtins = builtins::mount(&auth, &registry, &runtime, &config)?;
     let pipeline = Pipeline::new(
         Arc::clone(&gatekeeper) as _,
         gatekeeper,
@@ -170,6 +176,8 @@ async fn serve() -> Result<(), Error> {
     let handle = registry.handle();
     let registry_task = tokio::spawn(registry.run(stop_registry.clone()));
     let routes_task = tokio::spawn(routes::follow(handle, router, stop_registry.clone()));
+    // Its watches end with the doors, which wait for the calls that are open.
+    tokio::spawn(config.run(stop_doors.clone()));
 
     // Doors.
     let ready = Readiness::default();
@@ -227,7 +235,7 @@ async fn serve() -> Result<(), Error> {
             stop_runtime.clone(),
             stop_registry.clone(),
         );
-        let (sqlite, keys) = (sqlite.clone(), keys.clone());
+        let (sqlite, keys, storage) = (sqlite.clone(), keys.clone(), storage.clone());
         async move {
             match stage {
                 Stage::Doors => {
@@ -250,8 +258,12 @@ async fn serve() -> Result<(), Error> {
                 }
                 Stage::Registry => stop_registry.cancel(),
                 Stage::Storage => {
-                    sqlite.close();
-                    keys.close();
+                    let closed = tokio::task::spawn_blocking(move || {
+                        sqlite.close();
+                        keys.close();
+                        storage.close();
+                    });
+                    drop(closed.await);
                 }
             }
         }

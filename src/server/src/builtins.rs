@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use micro_auth::Service as Auth;
+use micro_config::Service as Config;
 use micro_pipeline::Builtins;
 use micro_registry::Service as Registry;
 use micro_runtime::Service as Runtime;
@@ -17,6 +18,7 @@ pub(crate) fn mount(
     auth: &Auth,
     registry: &Registry,
     runtime: &Runtime,
+    config: &Config,
 ) -> Result<Builtins, micro_schema::Error> {
     let mut builtins = Builtins::new();
     let mut add = |name: &str, routes: Routes| -> Result<(), micro_schema::Error> {
@@ -38,6 +40,7 @@ pub(crate) fn mount(
             .add_service(runtime.source_server())
             .add_service(runtime.build_server()),
     )?;
+    add("config", Routes::new(config.server()))?;
     Ok(builtins)
 }
 
