@@ -1,6 +1,14 @@
-//! What the benchmarks share: the messages of the backend and its descriptor set. The contenders
-//! and the order of the rounds are in `xtask/src/bench.rs`; `bin/hello.rs` is the backend and
-//! `bin/load.rs` the generator.
+//! What the benchmarks share. Who takes part and the order of the rounds are in
+//! `xtask/src/bench.rs`.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `bin/hello.rs` | the backend behind gateway and mesh |
+//! | `bin/load.rs` | calls to it, by HTTP or gRPC |
+//! | `contender.rs` | puts, gets and publishes on Micro, redis, etcd and NATS |
+//! | `bin/state.rs` | work for those |
+
+pub mod contender;
 
 /// Generated from `hello.proto`.
 #[allow(
@@ -14,6 +22,20 @@
 )]
 pub mod helloworld {
     tonic::include_proto!("helloworld");
+}
+
+/// Generated from `etcd.proto`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated"
+)]
+mod etcdserverpb {
+    include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
 }
 
 /// A serialised descriptor set of `hello.proto`.

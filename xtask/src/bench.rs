@@ -4,6 +4,8 @@
 mod footprint;
 mod gateway;
 mod process;
+mod round;
+mod state;
 
 use anyhow::{Result, bail};
 
@@ -17,8 +19,9 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
     }
     match args.as_slice() {
         ["gateway", rest @ ..] => gateway::run(rest),
+        ["state", rest @ ..] => state::run(rest),
         ["footprint"] => footprint::run(),
-        other => bail!("unknown benchmark {other:?}; there are gateway and footprint"),
+        other => bail!("unknown benchmark {other:?}; there are gateway, state and footprint"),
     }
 }
 

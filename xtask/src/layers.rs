@@ -21,8 +21,14 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
         "micro-registry",
         &["micro-core", "micro-proto", "micro-schema", "micro-storage"],
     ),
-    ("micro-config", &["micro-core", "micro-proto", "micro-storage"]),
-    ("micro-events", &["micro-core", "micro-proto", "micro-storage"]),
+    (
+        "micro-config",
+        &["micro-core", "micro-proto", "micro-storage"],
+    ),
+    (
+        "micro-events",
+        &["micro-core", "micro-proto", "micro-storage"],
+    ),
     (
         "micro-store",
         &["micro-core", "micro-proto", "micro-storage"],
@@ -68,7 +74,7 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     ("micro", &["micro-cli", "micro-server", "micro-sandbox"]),
     ("micro-sdk", &[]),
     ("micro-tests", &["micro-sdk"]),
-    ("micro-benches", &[]),
+    ("micro-benches", &["micro-proto"]),
     ("xtask", &["micro-core", "micro-tests"]),
 ];
 

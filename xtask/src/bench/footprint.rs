@@ -1,6 +1,10 @@
 //! What the platform costs when nobody uses it, and how soon a binary answers.
 
-use std::{path::Path, process::Command, time::Instant};
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use micro_tests::Server;
@@ -9,6 +13,8 @@ use super::process::pss_kib;
 use crate::shell;
 
 const RUNS: usize = 9;
+/// After this time without a call a server is idle.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// Prints idle memory, binary size, time to first answer and the time of `micro status`.
 pub(crate) fn run() -> Result<()> {
@@ -20,6 +26,7 @@ pub(crate) fn run() -> Result<()> {
     );
 
     let server = Server::with().binary(binary.clone()).start();
+    std::thread::sleep(IDLE);
     let supervisor = u32::try_from(server.supervisor())?;
     let node = u32::try_from(server.node().context("the node runs")?)?;
     println!(

