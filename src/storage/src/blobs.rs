@@ -31,7 +31,7 @@ use crate::{
     Error,
     disk::{Disk, OsDisk},
 };
-pub(crate) use files::{check, snapshot};
+pub(crate) use files::{check, namespaces, snapshot};
 pub use reader::BlobReader;
 pub use writer::BlobWriter;
 

@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use micro_core::Namespace;
+
 use crate::{
     Error,
     disk::{Disk, DiskFile},
@@ -54,6 +56,15 @@ pub(super) fn unfinished(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(UNFINISHED);
     name.into()
+}
+
+/// The namespaces that have a directory below `root`, in order.
+pub(crate) fn namespaces(disk: &dyn Disk, root: &Path) -> Result<Vec<Namespace>, Error> {
+    let directories = shards(disk, root)?;
+    let names = directories.iter().filter_map(|d| d.file_name()?.to_str());
+    let mut found: Vec<_> = names.filter_map(|n| Namespace::parse(n).ok()).collect();
+    found.sort();
+    Ok(found)
 }
 
 /// The directories that hold a namespace's blobs.

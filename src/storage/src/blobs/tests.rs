@@ -213,7 +213,7 @@ async fn a_blob_is_only_named_when_all_of_it_is_durable() {
         let blobs = on(&disk);
         let mut writer = blobs.create().await.unwrap();
         writer.write(&content(10)).await.unwrap();
-        disk.fail(op, nth.min(1), Trouble::Eio);
+        disk.fail(op, nth, Trouble::Eio);
         writer.finish().await.unwrap_err();
         eventually("nothing stays", || files(&disk).is_empty()).await;
         assert_eq!(blobs.bytes().unwrap(), 0, "{op:?}");

@@ -40,6 +40,10 @@ struct Work {
 impl BlobWriter {
     pub(super) async fn create(inner: Arc<Inner>) -> Result<Self, Error> {
         blocking(move || {
+            if inner.allow.is_some() {
+                // The first count reads the directory: here, where that holds nobody up.
+                inner.bytes()?;
+            }
             let id = BlobId::new();
             let temporary = unfinished(&inner.path(id));
             let file = match inner.disk.create(&temporary) {
