@@ -62,9 +62,6 @@ pub(crate) use flush::{Flushed, Frozen};
 pub(crate) use recorded::Recorded;
 pub(crate) use retain::Cut;
 
-/// The longest name of a topic, in bytes.
-pub(crate) const MAX_NAME: usize = 255;
-
 /// All topics of the node. Readers and the committer never wait for a sync.
 pub(crate) struct Topics {
     disk: Arc<dyn Disk>,

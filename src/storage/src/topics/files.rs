@@ -128,21 +128,24 @@ impl Topics {
     pub(super) fn load(&self, topic: &Topic) -> Result<(), Error> {
         let listing = lock(&topic.listing);
         if topic.state().segments.is_none() {
-            self.read_directory(topic)?;
+            self.read_directory(topic, false)?;
         }
         drop(listing);
         Ok(())
     }
 
-    /// Finds the segments of a topic anew and cuts off what was never confirmed.
-    pub(super) fn list(&self, topic: &Topic) -> Result<(), Error> {
+    /// Cuts off what was never confirmed, unless that was done since the last crash or failure.
+    /// For the one that writes.
+    pub(super) fn repair(&self, topic: &Topic) -> Result<(), Error> {
         let listing = lock(&topic.listing);
-        self.read_directory(topic)?;
+        if !topic.state().repaired {
+            self.read_directory(topic, true)?;
+        }
         drop(listing);
         Ok(())
     }
 
-    fn read_directory(&self, topic: &Topic) -> Result<(), Error> {
+    fn read_directory(&self, topic: &Topic, repair: bool) -> Result<(), Error> {
         let stored = topic.state().stored;
         let directory = topic.directory(&self.directory);
         let failed = |action, path: &Path| {
@@ -165,7 +168,7 @@ impl Topics {
                 _ => continue,
             };
             if !confirmed {
-                if self.writable {
+                if repair {
                     self.disk.remove(&path).map_err(failed("remove", &path))?;
                 }
             } else if let Some(base) = base {
@@ -178,23 +181,25 @@ impl Topics {
             whole = last.bytes >= stored.length;
             if last.bytes > stored.length {
                 last.bytes = stored.length;
-                if self.writable {
+                if repair {
+                    // Synced, for nothing may be written to this file any more.
                     let path = directory.join(record::segment_name(stored.base));
                     self.disk
                         .open(&path)
-                        .and_then(|file| file.set_len(stored.length))
+                        .and_then(|file| file.set_len(stored.length).and(file.sync_data()))
                         .map_err(failed("cut off", &path))?;
                 }
             }
         }
         // The files of what had been let go when the node stopped.
         let over = super::topic::expired(&segments, stored.end, stored.first);
-        let over: Vec<_> = segments.drain(..over).collect();
-        let over = over.iter();
-        self.discard(
-            over.map(|s| Doomed::Segment(directory.clone(), s.base))
-                .collect(),
-        );
+        let over = segments.drain(..over).map(|s| s.base);
+        let over = over.map(|base| Doomed::Segment(directory.clone(), base));
+        if repair {
+            self.discard(over.collect());
+        } else {
+            drop(over);
+        }
         let mut state = topic.state();
         if !whole {
             tracing::error!(
@@ -203,6 +208,7 @@ impl Topics {
             );
             state.spoiled = true;
         }
+        state.repaired |= repair;
         state.segments = Some(segments);
         Ok(())
     }

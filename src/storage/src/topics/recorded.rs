@@ -37,16 +37,6 @@ pub(super) struct Stored {
 }
 
 impl Recorded {
-    /// Bytes of all segment files.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.stored.bytes
-    }
-
-    /// The offset behind the last event.
-    pub(crate) fn end(&self) -> u64 {
-        self.stored.end
-    }
-
     /// Without the namespace and the name, which are its key.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(LENGTH);

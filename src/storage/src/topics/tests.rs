@@ -16,6 +16,7 @@ mod damage;
 mod faults;
 mod model;
 mod speed;
+mod together;
 
 /// What the log remembers.
 #[derive(Debug, Clone)]
@@ -409,13 +410,29 @@ fn a_record_of_the_index_reads_back_and_anything_else_does_not() {
     world.append(0, "t", 7, &values(0..3, 10));
     world.checkpoint();
     let recorded = world.recorded().remove(0);
-    assert_eq!(recorded.end(), 3);
-    assert_eq!(recorded.bytes(), world.topics.usage(&ns(0)));
+    assert_eq!(recorded.stored.end, 3);
+    assert_eq!(recorded.stored.bytes, world.topics.usage(&ns(0)));
     let mut row = recorded.encode();
     assert_eq!(Recorded::decode(ns(0), "t", &row), Some(recorded));
     assert_eq!(Recorded::decode(ns(0), "t", &row[1..]), None);
     row[0] = 9;
     assert_eq!(Recorded::decode(ns(0), "t", &row), None);
+}
+
+#[test]
+fn thousands_of_idle_topics_are_cheap() {
+    let mut world = World::new(1);
+    for i in 0..100 {
+        world.append(0, &format!("t{i}"), 1, &values(0..1, 100));
+    }
+    world.checkpoint();
+    // In memory only the fixed part is left; no list of files before one is needed.
+    assert!(size_of::<Topic>() <= 400, "{}", size_of::<Topic>());
+    world.restart();
+    let topic = world.topics.find(&ns(0), "t7").unwrap();
+    assert!(topic.state().segments.is_none());
+    assert_eq!(topic.state().recent.capacity(), 0);
+    assert_eq!(world.all(0, "t7").len(), 1);
 }
 
 #[test]

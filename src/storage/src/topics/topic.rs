@@ -51,6 +51,8 @@ pub(super) struct State {
     pub(super) segments: Option<VecDeque<Segment>>,
     /// A flush failed half-way: the file it wrote to is not to be trusted behind its confirmed end.
     pub(super) spoiled: bool,
+    /// Nothing is in the directory but what is confirmed.
+    pub(super) repaired: bool,
     /// Bytes that count for the usage.
     live: u64,
     /// Among those that the next mark covers.
@@ -184,7 +186,7 @@ impl Topic {
         let mut state = self.state();
         state.stored = written.stored;
         state.segments = Some(written.segments);
-        state.spoiled = false;
+        (state.spoiled, state.repaired) = (false, true);
         let forgotten = state.forget_before(written.stored.end);
         self.account(&mut state);
         drop(state);
@@ -281,6 +283,11 @@ impl State {
         let skipped = from.saturating_sub(self.recent_from());
         let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
         self.recent.range(skipped.min(self.recent.len())..)
+    }
+
+    /// Something is being written. Until it is confirmed, what is in the directory may be anything.
+    pub(super) fn distrust(&mut self) {
+        (self.spoiled, self.repaired) = (true, false);
     }
 
     /// Takes the mark: the topic has not changed since then.

@@ -77,11 +77,7 @@ impl Topics {
         end: u64,
         dirty: &mut Dirty,
     ) -> Result<Written, Error> {
-        if topic.state().spoiled {
-            self.list(topic)?;
-        } else {
-            self.load(topic)?;
-        }
+        self.repair(topic)?;
         let mut writer = {
             let state = topic.state();
             Writer {
@@ -104,7 +100,7 @@ impl Topics {
             };
             let Some(last) = taken.last() else { break };
             // Until this is confirmed.
-            topic.state().spoiled = true;
+            topic.state().distrust();
             next = last.offset.saturating_add(1);
             for entry in &taken {
                 writer.push(entry, dirty)?;

@@ -21,6 +21,15 @@ enum Step {
     PowerCut(u64),
 }
 
+const OPS: [Op; 7] = [
+    Op::Write,
+    Op::Sync,
+    Op::SyncDir,
+    Op::Create,
+    Op::Open,
+    Op::SetLen,
+    Op::Remove,
+];
 const NAMES: [&str; 2] = ["t", "t~1/ü"];
 
 fn step() -> impl Strategy<Value = Step> {
@@ -35,7 +44,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => single.clone(),
         4 => prop::collection::vec(single, 0..4).prop_map(Step::Checkpoint),
-        2 => (0..5u8, 1..6u64).prop_map(|(o, n)| Step::Failing(o, n)),
+        2 => (0..7u8, 1..6u64).prop_map(|(o, n)| Step::Failing(o, n)),
         1 => Just(Step::Unconfirmed),
         2 => Just(Step::Restart),
         1 => any::<u64>().prop_map(Step::PowerCut),
@@ -112,7 +121,7 @@ impl Pair {
                 self.world = world;
             }
             Step::Failing(op, nth) => {
-                let op = [Op::Write, Op::Sync, Op::SyncDir, Op::Create, Op::Open][usize::from(*op)];
+                let op = OPS[usize::from(*op)];
                 self.world.disk.fail(op, *nth, Trouble::Eio);
                 let _ = self.world.checkpoint_while(|_| {});
                 self.world.disk.heal();
@@ -199,8 +208,14 @@ proptest! {
         prop_assert_eq!(pair.world.problems(), Vec::<String>::new());
         pair.world.restart();
         pair.compare(0);
-        // What the index counts is what the files take.
-        let recorded: u64 = pair.world.recorded().iter().map(Recorded::bytes).sum();
+        // What the index counts is what the files take, once a topic is written to again: a power cut
+        // may bring files back that had been removed.
+        let topics: Vec<_> = pair.models.keys().copied().collect();
+        for (n, t) in topics {
+            pair.act(&Step::Append(n, t, 1, 1));
+        }
+        pair.world.checkpoint();
+        let recorded: u64 = pair.world.recorded().iter().map(|r| r.stored.bytes).sum();
         let taken: u64 = pair.world.files().iter()
             .filter(|f| f.extension().is_some_and(|e| e == "seg"))
             .map(|f| pair.world.disk.open_read(f).unwrap().len().unwrap())
