@@ -6,6 +6,7 @@
 //!                      ├─► stream     a message per line of a chunked answer, or server-sent events
 //!                      ├─► websocket  a message per frame, both ways
 //!                      ├─► plain      HTTP services, bytes as they are
+//!                      ├─► blob       public blobs of the store
 //!                      └─► gRPC       frames as they are
 //! ```
 //! Who may call what and where it runs is the pipeline's business: this crate only translates. It
@@ -20,9 +21,11 @@
 //! | `call.rs` | one message in, one out |
 //! | `stream.rs`, `websocket.rs` | streams of messages over HTTP and over WebSocket |
 //! | `plain.rs` | plain HTTP services |
+//! | `blob.rs` | public blobs, and [`PublicBlobs`], where they come from |
 //! | `origin.rs` | whose page asks, and so whether a cookie counts |
 //! | `respond.rs`, `cors.rs` | answers in Micro's shapes |
 
+mod blob;
 mod call;
 mod connection;
 mod cors;
@@ -42,6 +45,8 @@ use bytes::Bytes;
 use micro_pipeline::{Pipeline, Upstreams};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use blob::{Content, PublicBlob, PublicBlobs};
 
 /// How long requests in flight may take once the door closes.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -65,6 +70,7 @@ pub(crate) struct Gateway {
     /// The answer to `GET /`.
     pub(crate) version: Bytes,
     pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) blobs: Arc<dyn PublicBlobs>,
     pub(crate) upstreams: Upstreams,
     /// Connections, and what outlives its request: WebSockets.
     pub(crate) tasks: TaskTracker,
@@ -77,12 +83,14 @@ pub async fn serve(
     listener: TcpListener,
     settings: Settings,
     pipeline: Arc<Pipeline>,
+    blobs: Arc<dyn PublicBlobs>,
     stop: CancellationToken,
 ) {
     let gateway = Arc::new(Gateway {
         version: format!("{{\"version\": \"{}\"}}", settings.version).into(),
         settings,
         pipeline,
+        blobs,
         upstreams: Upstreams::new(),
         tasks: TaskTracker::new(),
         stop: stop.clone(),

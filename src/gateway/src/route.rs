@@ -12,7 +12,7 @@ use micro_pipeline::{
 use tonic::Code;
 
 use crate::{
-    Gateway, call, cors,
+    Gateway, blob, call, cors,
     origin::Origin,
     path::{self, Cleaned},
     plain,
@@ -132,6 +132,10 @@ async fn by_path(
     };
     if path == "/favicon.ico" {
         return respond::empty();
+    }
+    if let Some((namespace, key)) = blob::address(request.method(), path) {
+        let headers = request.headers();
+        return Box::pin(blob::answer(&gateway.blobs, namespace, key, headers)).await;
     }
     let headers = request.headers();
     let first = path::first_segment(path);

@@ -11,6 +11,7 @@ use micro_registry as registry;
 use micro_runtime as runtime;
 use micro_sandbox::{Hello, Supervisor};
 use micro_storage::{Keys, Sqlite, Storage};
+use micro_store as store;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -42,6 +43,9 @@ pub enum Error {
     /// Registrations.
     #[error("cannot start the registry")]
     Registry(#[from] registry::Error),
+    /// Records and blobs.
+    #[error("cannot start the store")]
+    Store(#[from] store::Error),
     /// Services and releases.
     #[error("cannot start the runtime")]
     Runtime(#[from] runtime::Error),
@@ -134,6 +138,7 @@ async fn serve() -> Result<(), Error> {
     let config_keys = config::KeySource::new(&state)
         .with_credential(credentials.get(config::KeySource::CREDENTIAL));
     let config = config::Service::open(&storage, config_keys, clock.clone());
+    let store = store::Service::open(store::Settings::default(), &storage, clock.clone()).await?;
     let runtime = runtime::Service::open(runtime::Parts {
         settings: settings.clone(),
         state: state.clone(),
@@ -159,13 +164,15 @@ async fn serve() -> Result<(), Error> {
     // The pipeline, and the routes it sends requests along.
     let router = Arc::new(Router::new());
     let gatekeeper = Arc::new(ports::Gatekeeper(auth.handle()));
-    let builtins = builtins::mount(&auth, &registry, &runtime, &config)?;
+    let builtins = builtins::mount(&auth, &registry, &runtime, &config, &store)?;
     let pipeline = Pipeline::new(
         Arc::clone(&gatekeeper) as _,
         gatekeeper,
         Arc::clone(&router),
         builtins,
     );
+
+    let blobs: Arc<dyn micro_gateway::PublicBlobs> = Arc::new(ports::Shelf(store.handle()));
 
     // Background work. Each group has its own stop, fired in the order of `shutdown::ORDER`.
     let (stop_doors, stop_runtime, stop_registry) = (
@@ -176,8 +183,9 @@ async fn serve() -> Result<(), Error> {
     let handle = registry.handle();
     let registry_task = tokio::spawn(registry.run(stop_registry.clone()));
     let routes_task = tokio::spawn(routes::follow(handle, router, stop_registry.clone()));
-    // Its watches end with the doors, which wait for the calls that are open.
+    // Their watches end with the doors, which wait for the calls that are open.
     tokio::spawn(config.run(stop_doors.clone()));
+    tokio::spawn(store.run(stop_doors.clone()));
 
     // Doors.
     let ready = Readiness::default();
@@ -199,7 +207,7 @@ async fn serve() -> Result<(), Error> {
         domain: settings.server.domain.clone(),
         body_limit: settings.limits.body.0,
     };
-    let door_threads = doors::spawn(shares, &gateway_settings, &pipeline, &stop_doors)?;
+    let door_threads = doors::spawn(shares, &gateway_settings, &pipeline, &blobs, &stop_doors)?;
 
     // Services that were running: adopted, or started again. They may call us while they start,
     // so the doors are open already.

@@ -9,6 +9,7 @@ use micro_pipeline::Builtins;
 use micro_registry::Service as Registry;
 use micro_runtime::Service as Runtime;
 use micro_schema::Schema;
+use micro_store::Service as Store;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use tonic::service::Routes;
@@ -19,6 +20,7 @@ pub(crate) fn mount(
     registry: &Registry,
     runtime: &Runtime,
     config: &Config,
+    store: &Store,
 ) -> Result<Builtins, micro_schema::Error> {
     let mut builtins = Builtins::new();
     let mut add = |name: &str, routes: Routes| -> Result<(), micro_schema::Error> {
@@ -41,6 +43,10 @@ pub(crate) fn mount(
             .add_service(runtime.build_server()),
     )?;
     add("config", Routes::new(config.server()))?;
+    add(
+        "store",
+        Routes::new(store.store_server()).add_service(store.blob_server()),
+    )?;
     Ok(builtins)
 }
 

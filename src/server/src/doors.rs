@@ -8,7 +8,7 @@ use std::{
     thread::{Builder, JoinHandle},
 };
 
-use micro_gateway::Settings as GatewaySettings;
+use micro_gateway::{PublicBlobs, Settings as GatewaySettings};
 use micro_pipeline::{Door, Pipeline};
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
@@ -51,6 +51,7 @@ pub(crate) fn spawn(
     shares: Vec<Share>,
     settings: &GatewaySettings,
     pipeline: &Arc<Pipeline>,
+    blobs: &Arc<dyn PublicBlobs>,
     stop: &CancellationToken,
 ) -> std::io::Result<Vec<JoinHandle<()>>> {
     shares
@@ -60,9 +61,10 @@ pub(crate) fn spawn(
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            let (settings, pipeline, stop) = (settings.clone(), Arc::clone(pipeline), stop.clone());
+            let (settings, stop) = (settings.clone(), stop.clone());
+            let (pipeline, blobs) = (Arc::clone(pipeline), Arc::clone(blobs));
             Builder::new().name(format!("door-{core}")).spawn(move || {
-                LocalSet::new().block_on(&runtime, serve(share, settings, pipeline, stop));
+                LocalSet::new().block_on(&runtime, serve(share, settings, pipeline, blobs, stop));
             })
         })
         .collect()
@@ -72,6 +74,7 @@ async fn serve(
     share: Share,
     settings: GatewaySettings,
     pipeline: Arc<Pipeline>,
+    blobs: Arc<dyn PublicBlobs>,
     stop: CancellationToken,
 ) {
     let mut doors = Vec::new();
@@ -80,6 +83,7 @@ async fn serve(
             listener,
             settings.clone(),
             Arc::clone(&pipeline),
+            Arc::clone(&blobs),
             stop.clone(),
         );
         doors.push(tokio::task::spawn_local(door));

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
+use bytes::Bytes;
+use futures_util::{future::BoxFuture, stream};
 
 use micro_auth as auth;
-use micro_core::{Account, AccountId, Namespace, ServiceName, Timestamp, Version};
+use micro_core::{Account, AccountId, Namespace, ServiceName, Timestamp, Version, WireError};
+use micro_gateway as gateway;
 use micro_pipeline as pipeline;
 use micro_registry as registry;
 use micro_runtime as runtime;
+use micro_storage::BlobReader;
+use micro_store as store;
 
 /// Identity and rules for the pipeline, from auth.
 pub(crate) struct Gatekeeper(pub(crate) auth::Handle);
@@ -34,6 +38,51 @@ impl pipeline::Rules for Gatekeeper {
                 None => pipeline::Refusal::Unauthorized,
             })
     }
+}
+
+/// Public blobs for the gateway, from the store.
+pub(crate) struct Shelf(pub(crate) store::Handle);
+
+impl gateway::PublicBlobs for Shelf {
+    fn find(
+        &self,
+        namespace: Namespace,
+        key: String,
+    ) -> BoxFuture<'static, Result<gateway::PublicBlob, WireError>> {
+        let bucket = self.0.bucket(&namespace);
+        Box::pin(async move {
+            let (info, mut reader) = bucket
+                .open_public(&key)
+                .await
+                .map_err(|error| WireError::of("go.micro.api", &error))?;
+            let content: gateway::Content = Box::new(move |bytes| {
+                reader.seek(bytes.start);
+                let left = bytes.end.saturating_sub(bytes.start);
+                Box::pin(stream::try_unfold((reader, left), next_piece))
+            });
+            Ok(gateway::PublicBlob {
+                size: info.size,
+                content_type: info.content_type,
+                tag: info.id.to_string(),
+                content,
+            })
+        })
+    }
+}
+
+/// The next bytes of a blob of which `left` are wanted.
+async fn next_piece(
+    (mut reader, left): (BlobReader, u64),
+) -> Result<Option<(Bytes, (BlobReader, u64))>, pipeline::BoxError> {
+    if left == 0 {
+        return Ok(None);
+    }
+    let Some(mut piece) = reader.read().await? else {
+        return Ok(None);
+    };
+    piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+    let left = left.saturating_sub(piece.len() as u64);
+    Ok(Some((piece, (reader, left))))
 }
 
 /// Service accounts for the runtime, from auth.

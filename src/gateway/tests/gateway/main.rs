@@ -8,6 +8,7 @@
 )]
 
 mod backend;
+mod blobs;
 mod calls;
 mod edge;
 mod node;

@@ -14,8 +14,8 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use micro_core::{Account, AccountId, Namespace, ServiceName};
-use micro_gateway::Settings;
+use micro_core::{Account, AccountId, Namespace, ServiceName, WireError};
+use micro_gateway::{PublicBlob, PublicBlobs, Settings};
 use micro_pipeline::{Builtins, Identity, Pipeline, Protocol, Refusal, RouteSpec, Router, Rules};
 use micro_schema::Schema;
 use serde_json::Value;
@@ -76,6 +76,38 @@ impl Rules for Closed {
     }
 }
 
+/// The public blobs of `shop`.
+struct Shelf;
+
+impl PublicBlobs for Shelf {
+    fn find(
+        &self,
+        namespace: Namespace,
+        key: String,
+    ) -> futures_util::future::BoxFuture<'static, Result<PublicBlob, WireError>> {
+        const LOGO: &[u8] = b"0123456789";
+        let content_type = match (namespace.as_str(), key.as_str()) {
+            ("shop", "img/logo") => Some("image/png"),
+            ("shop", "page") => Some("text/html"),
+            ("shop", "plain") => Some(""),
+            _ => None,
+        };
+        let found = content_type.map(|content_type| PublicBlob {
+            size: 10,
+            content_type: content_type.into(),
+            tag: "t1".into(),
+            content: Box::new(|range| {
+                let range = range.start as usize..range.end as usize;
+                // In pieces, as files are read.
+                let pieces = LOGO[range].chunks(4).map(|c| Ok(Bytes::from_static(c)));
+                Box::pin(futures_util::stream::iter(pieces))
+            }),
+        });
+        let missing = || WireError::with_code("go.micro.api", 404, "Blob not found");
+        Box::pin(std::future::ready(found.ok_or_else(missing)))
+    }
+}
+
 pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     stop: CancellationToken,
@@ -130,7 +162,8 @@ impl Node {
             let serve = async move {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 sender.send(listener.local_addr().unwrap()).unwrap();
-                micro_gateway::serve(listener, settings, pipeline, ended).await;
+                let blobs = Arc::new(Shelf);
+                micro_gateway::serve(listener, settings, pipeline, blobs, ended).await;
             };
             tokio::task::LocalSet::new().block_on(&runtime, serve);
         });
