@@ -34,11 +34,6 @@ impl StateDir {
         self.0.join("storage")
     }
 
-    /// redb: registrations (storage).
-    pub fn redb(&self) -> PathBuf {
-        self.0.join("keys.redb")
-    }
-
     /// Mode 0600: `id_rsa` and `id_rsa.pub` that sign tokens (auth), `config` that encrypts secrets
     /// (config).
     pub fn keys(&self) -> PathBuf {

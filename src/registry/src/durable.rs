@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use micro_core::{Namespace, ServiceName, Timestamp, Version};
 use micro_proto::registry::Endpoint;
 use micro_schema::Schema;
-use micro_storage::{Keys, KeysChange as Change};
+use micro_storage::{Range, Row, Storage};
 use prost::Message as _;
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     state::{Member, NodeKey},
 };
 
-const TABLE: &str = "registry";
+const TABLE: &str = "registry.nodes";
 const RECORD: &[u8] = b"node/";
 const LEASE: &[u8] = b"lease/";
 /// Descriptors above this size are not kept; the node is asked for them again.
@@ -49,7 +49,7 @@ struct Record {
 }
 
 /// Keeps a node.
-pub(crate) async fn put(keys: &Keys, member: &Member, born: Timestamp) -> Result<(), Error> {
+pub(crate) async fn put(storage: &Storage, member: &Member, born: Timestamp) -> Result<(), Error> {
     let r = &member.registration;
     let schema = member.fetched.as_ref().unwrap_or(&r.schema);
     let descriptors = schema
@@ -76,64 +76,68 @@ pub(crate) async fn put(keys: &Keys, member: &Member, born: Timestamp) -> Result
         fetched: member.fetched.is_some() && !descriptors.is_empty(),
     };
     let key = NodeKey::of(r);
-    let changes = vec![
-        Change::Put {
-            key: stored(RECORD, &key),
-            value: record.encode_to_vec(),
-        },
-        Change::Put {
-            key: stored(LEASE, &key),
-            value: member.seen.0.to_be_bytes().to_vec(),
-        },
-    ];
-    let table = keys.table(&r.namespace, TABLE);
-    Ok(table.batch(changes).await?)
+    let mut batch = storage.space(&r.namespace).batch();
+    batch.put(TABLE, stored(RECORD, &key), record.encode_to_vec());
+    batch.put(TABLE, stored(LEASE, &key), member.seen.0.to_be_bytes());
+    batch.commit().await?;
+    Ok(())
 }
 
 /// Notes that a node was heard of.
-pub(crate) async fn renew(keys: &Keys, key: &NodeKey, seen: Timestamp) -> Result<(), Error> {
-    let table = keys.table(&key.service.0, TABLE);
-    let lease = stored(LEASE, key);
-    Ok(table.put(&lease, &seen.0.to_be_bytes()).await?)
+pub(crate) async fn renew(storage: &Storage, key: &NodeKey, seen: Timestamp) -> Result<(), Error> {
+    let mut batch = storage.space(&key.service.0).batch();
+    batch.put(TABLE, stored(LEASE, key), seen.0.to_be_bytes());
+    batch.commit().await?;
+    Ok(())
 }
 
 /// Forgets a node.
-pub(crate) async fn delete(keys: &Keys, key: &NodeKey) -> Result<(), Error> {
-    let changes = [RECORD, LEASE].map(|kind| Change::Delete {
-        key: stored(kind, key),
-    });
-    let table = keys.table(&key.service.0, TABLE);
-    Ok(table.batch(changes.into()).await?)
+pub(crate) async fn delete(storage: &Storage, key: &NodeKey) -> Result<(), Error> {
+    let mut batch = storage.space(&key.service.0).batch();
+    for kind in [RECORD, LEASE] {
+        batch.delete(TABLE, stored(kind, key));
+    }
+    batch.commit().await?;
+    Ok(())
 }
 
 /// The nodes that were kept and are still alive, with the age of their versions. Others are removed
 /// from the disk.
-pub(crate) async fn load(keys: &Keys, now: Timestamp) -> Result<Vec<(Member, Timestamp)>, Error> {
+pub(crate) async fn load(
+    storage: &Storage,
+    now: Timestamp,
+) -> Result<Vec<(Member, Timestamp)>, Error> {
     let mut alive = Vec::new();
-    for namespace in keys.namespaces(TABLE)? {
-        let table = keys.table(&namespace, TABLE);
-        let leases: HashMap<Vec<u8>, Vec<u8>> = table.scan(LEASE)?.into_iter().collect();
+    for namespace in storage.namespaces(TABLE)? {
+        let space = storage.space(&namespace);
+        let leases = space.scan(TABLE, Range::prefix(LEASE))?;
+        let leases: HashMap<Vec<u8>, Row> = leases
+            .into_iter()
+            .map(|row| (row.key.to_vec(), row))
+            .collect();
         let mut known = Vec::new();
-        let mut gone = Vec::new();
-        for (key, value) in table.scan(RECORD)? {
-            let bare = key.strip_prefix(RECORD).unwrap_or_default();
+        let mut gone = space.batch();
+        for row in space.scan(TABLE, Range::prefix(RECORD))? {
+            let bare = row.key.strip_prefix(RECORD).unwrap_or_default();
             let lease = [LEASE, bare].concat();
-            match member(&namespace, bare, &value, leases.get(&lease)) {
+            let seen = leases.get(&lease).map(|row| &row.value[..]);
+            match member(&namespace, bare, &row.value, seen) {
                 Some((member, born)) if member.expires().is_none_or(|at| at >= now) => {
                     alive.push((member, born));
                     known.push(lease);
                 }
-                Some(_) => gone.push(Change::Delete { key }),
+                Some(_) => drop(gone.delete(TABLE, &row.key)),
                 None => {
                     tracing::warn!(%namespace, key = %String::from_utf8_lossy(bare),
                         "a stored registration cannot be read and is dropped");
-                    gone.push(Change::Delete { key });
+                    gone.delete(TABLE, &row.key);
                 }
             }
         }
-        let orphans = leases.into_keys().filter(|lease| !known.contains(lease));
-        gone.extend(orphans.map(|key| Change::Delete { key }));
-        table.batch(gone).await?;
+        for orphan in leases.into_keys().filter(|lease| !known.contains(lease)) {
+            gone.delete(TABLE, orphan);
+        }
+        gone.commit().await?;
     }
     Ok(alive)
 }
@@ -142,14 +146,14 @@ fn member(
     namespace: &Namespace,
     key: &[u8],
     value: &[u8],
-    lease: Option<&Vec<u8>>,
+    lease: Option<&[u8]>,
 ) -> Option<(Member, Timestamp)> {
     let mut parts = std::str::from_utf8(key).ok()?.splitn(3, '\0');
     let service = ServiceName::parse(parts.next()?).ok()?;
     let version = Version::parse(parts.next()?).ok()?;
     let id = parts.next()?.to_owned();
     let record = Record::decode(value).ok()?;
-    let seen = Timestamp(i64::from_be_bytes(lease?.as_slice().try_into().ok()?));
+    let seen = Timestamp(i64::from_be_bytes(lease?.try_into().ok()?));
     let described = if record.descriptor_set.is_empty() {
         None
     } else {

@@ -11,7 +11,7 @@ use std::{
 use micro_core::{Clock, Namespace, ServiceName, Timestamp, Version};
 use micro_proto::registry::registry_server::RegistryServer;
 use micro_schema::Schema;
-use micro_storage::Keys;
+use micro_storage::Storage;
 use tokio::{
     sync::{broadcast, watch},
     time,
@@ -48,7 +48,7 @@ struct Inner {
     state: Mutex<State>,
     /// Held while disk and memory change together, so that both see the same order.
     writing: tokio::sync::Mutex<()>,
-    keys: Keys,
+    storage: Storage,
     clock: Clock,
     /// Where built-in services are reached.
     mesh: SocketAddr,
@@ -59,14 +59,14 @@ struct Inner {
 }
 
 impl Service {
-    /// Opens the registry with the self-registrations that are kept in `keys` and still alive.
+    /// Opens the registry with the self-registrations that are kept in `storage` and still alive.
     /// `mesh` is the address that built-in services are listed with.
     ///
     /// # Errors
-    /// When `keys` cannot be read.
-    pub async fn open(keys: &Keys, mesh: SocketAddr, clock: Clock) -> Result<Self, Error> {
+    /// When `storage` cannot be read.
+    pub async fn open(storage: &Storage, mesh: SocketAddr, clock: Clock) -> Result<Self, Error> {
         let mut state = State::default();
-        for (member, born) in durable::load(keys, clock.now()).await? {
+        for (member, born) in durable::load(storage, clock.now()).await? {
             state.put(member, born);
         }
         let mut snapshot = Snapshot::default();
@@ -76,7 +76,7 @@ impl Service {
         let inner = Inner {
             state: Mutex::new(state),
             writing: tokio::sync::Mutex::new(()),
-            keys: keys.clone(),
+            storage: storage.clone(),
             clock,
             mesh,
             builtins: RwLock::default(),
@@ -140,7 +140,7 @@ impl Handle {
         let key = NodeKey::of(&r);
         if fetched.is_none() && self.state().renew(&r, now) {
             if r.ttl.is_some() {
-                durable::renew(&self.inner.keys, &key, now).await?;
+                durable::renew(&self.inner.storage, &key, now).await?;
             }
             return Ok(());
         }
@@ -160,9 +160,9 @@ impl Handle {
         let mut member = Member::new(r, given_address, now);
         member.fetched = fetched;
         if own {
-            durable::put(&self.inner.keys, &member, born).await?;
+            durable::put(&self.inner.storage, &member, born).await?;
         } else if was_own {
-            durable::delete(&self.inner.keys, &key).await?;
+            durable::delete(&self.inner.storage, &key).await?;
         }
         let mut state = self.state();
         let change = state.put(member, born);
@@ -278,7 +278,7 @@ impl Handle {
             return Ok(());
         };
         if own {
-            durable::delete(&self.inner.keys, key).await?;
+            durable::delete(&self.inner.storage, key).await?;
         }
         let mut state = self.state();
         let change = state.remove(key);
@@ -303,7 +303,7 @@ impl Handle {
             tracing::info!(namespace = %key.service.0, service = %key.service.1, node = %key.node,
                 "a node did not renew its registration and is given up");
             // Still on disk it does no harm: it is as dead after the next start.
-            if let Err(error) = durable::delete(&self.inner.keys, &key).await {
+            if let Err(error) = durable::delete(&self.inner.storage, &key).await {
                 tracing::warn!(%error, "an expired registration stays on disk");
             }
         }

@@ -16,7 +16,7 @@ use micro_proto::registry::{
 };
 use micro_registry::{Handle, Rpc};
 use micro_schema::Schema;
-use micro_storage::Keys;
+use micro_storage::{Options as StorageOptions, Storage};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -66,17 +66,17 @@ struct Node0 {
     handle: Handle,
     rpc: RegistryServer<Rpc>,
     clock: Clock,
-    keys: Keys,
+    storage: Storage,
     _dir: TempDir,
 }
 
 impl Node0 {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let keys = Keys::open(&dir.path().join("keys.redb"), 1024 * 1024).unwrap();
+        let storage = Storage::open(dir.path(), StorageOptions::default()).unwrap();
         let clock = Clock::fake(Timestamp(1_700_000_000_000));
         let mesh = "127.0.0.1:8443".parse().unwrap();
-        let service = micro_registry::Service::open(&keys, mesh, clock.clone())
+        let service = micro_registry::Service::open(&storage, mesh, clock.clone())
             .await
             .unwrap();
         Self {
@@ -84,7 +84,7 @@ impl Node0 {
             rpc: service.server(),
             service: Some(service),
             clock,
-            keys,
+            storage,
             _dir: dir,
         }
     }
@@ -538,7 +538,7 @@ async fn a_node_that_offers_reflection_is_asked_for_its_descriptors() {
     assert!(schema.method("Auth.Token").is_some());
 
     let mesh = "127.0.0.1:8443".parse().unwrap();
-    let again = micro_registry::Service::open(&node.keys, mesh, node.clock.clone())
+    let again = micro_registry::Service::open(&node.storage, mesh, node.clock.clone())
         .await
         .unwrap();
     let snapshot = again.handle().snapshot();

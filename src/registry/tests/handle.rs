@@ -8,7 +8,7 @@ use micro_core::{Clock, Fault as _, Kind, Namespace, ServiceName, Timestamp, Ver
 use micro_proto::registry::Endpoint;
 use micro_registry::{Error, Handle, Node, Protocol, Registration, Service};
 use micro_schema::Schema;
-use micro_storage::Keys;
+use micro_storage::{Options as StorageOptions, Storage};
 use tokio_util::sync::CancellationToken;
 
 const START: Timestamp = Timestamp(1_700_000_000_000);
@@ -58,14 +58,16 @@ fn registration(
 
 struct Setup {
     service: Service,
-    keys: Keys,
+    storage: Storage,
 }
 
 impl Setup {
     async fn open(dir: &Path, clock: &Clock) -> Self {
-        let keys = Keys::open(&dir.join("keys.redb"), 1024 * 1024).unwrap();
-        let service = Service::open(&keys, mesh(), clock.clone()).await.unwrap();
-        Self { service, keys }
+        let storage = Storage::open(dir, StorageOptions::default()).unwrap();
+        let service = Service::open(&storage, mesh(), clock.clone())
+            .await
+            .unwrap();
+        Self { service, storage }
     }
 
     fn handle(&self) -> Handle {
@@ -106,7 +108,7 @@ async fn self_registrations_survive_a_restart_with_the_rest_of_their_time() {
         .await
         .unwrap();
     clock.advance(Duration::from_secs(60));
-    first.keys.close();
+    first.storage.close();
     drop(first);
 
     let second = Setup::open(dir.path(), &clock).await;
@@ -157,7 +159,7 @@ async fn renewing_extends_the_time_also_over_a_restart() {
         "a heartbeat changes nothing"
     );
     clock.advance(Duration::from_secs(80));
-    first.keys.close();
+    first.storage.close();
     drop(first);
     let second = Setup::open(dir.path(), &clock).await;
     assert_eq!(ports(&second.handle(), "foo", "kept"), [1]);
@@ -262,7 +264,7 @@ async fn deregistering_removes_node_version_and_service_also_from_disk() {
     assert_eq!(ports(&handle, "foo", "s"), [2]);
     gone("b").await.unwrap();
     assert!(handle.snapshot().services.is_empty());
-    first.keys.close();
+    first.storage.close();
     drop((first, handle));
     let second = Setup::open(dir.path(), &clock).await;
     assert!(second.handle().snapshot().services.is_empty());

@@ -10,7 +10,7 @@ use micro_pipeline::{Pipeline, Router};
 use micro_registry as registry;
 use micro_runtime as runtime;
 use micro_sandbox::{Hello, Supervisor};
-use micro_storage::{Keys, Sqlite, Storage};
+use micro_storage::{Sqlite, Storage};
 use micro_store as store;
 use tokio_util::sync::CancellationToken;
 
@@ -24,9 +24,6 @@ use crate::{
 
 /// What the CLI calls itself, and `GET /` answers.
 pub(crate) const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
-
-/// redb's page cache; registrations are few and small.
-const KEY_CACHE_BYTES: usize = 4 << 20;
 
 /// Why the node cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -122,7 +119,6 @@ async fn serve() -> Result<(), Error> {
     let state = StateDir::new(&settings.server.state_dir);
     let clock = Clock::System;
     let sqlite = Sqlite::open(&state.sqlite())?;
-    let keys = Keys::open(&state.redb(), KEY_CACHE_BYTES)?;
     let storage = Storage::open(&state.storage(), micro_storage::Options::default())?;
 
     // Services.
@@ -134,7 +130,7 @@ async fn serve() -> Result<(), Error> {
         clock.clone(),
     )
     .await?;
-    let registry = registry::Service::open(&keys, mesh_address, clock.clone()).await?;
+    let registry = registry::Service::open(&storage, mesh_address, clock.clone()).await?;
     let config_keys = config::KeySource::new(&state)
         .with_credential(credentials.get(config::KeySource::CREDENTIAL));
     let config = config::Service::open(&storage, config_keys, clock.clone());
@@ -243,7 +239,7 @@ async fn serve() -> Result<(), Error> {
             stop_runtime.clone(),
             stop_registry.clone(),
         );
-        let (sqlite, keys, storage) = (sqlite.clone(), keys.clone(), storage.clone());
+        let (sqlite, storage) = (sqlite.clone(), storage.clone());
         async move {
             match stage {
                 Stage::Doors => {
@@ -268,7 +264,6 @@ async fn serve() -> Result<(), Error> {
                 Stage::Storage => {
                     let closed = tokio::task::spawn_blocking(move || {
                         sqlite.close();
-                        keys.close();
                         storage.close();
                     });
                     drop(closed.await);

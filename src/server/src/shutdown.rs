@@ -13,7 +13,7 @@ pub(crate) enum Stage {
     Runtime,
     /// The registry stops expiring registrations.
     Registry,
-    /// SQLite and redb are checkpointed and closed.
+    /// SQLite and the storage are checkpointed and closed.
     Storage,
 }
 

@@ -8,7 +8,7 @@ use std::{future::Future, path::Path, pin::Pin, time::Duration};
 use micro_core::{Namespace, Timestamp};
 use tokio::sync::watch;
 
-use crate::{Bounds, Entry, Error, Range, Receipt, Revision, Row, Watch, Writes};
+use crate::{Blobs, Bounds, Entry, Error, Range, Receipt, Revision, Row, Watch, Writes};
 
 /// An answer to wait for.
 pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
@@ -107,6 +107,13 @@ pub trait Engine: Send + Sync {
     /// Removes a topic.
     fn topic_remove(&self, namespace: &Namespace, topic: &str) -> Answer<()>;
 
+    /// The blobs of a namespace.
+    fn blobs(&self, namespace: &Namespace) -> Blobs;
+    /// The namespaces that have blobs, in order. Blocking.
+    ///
+    /// # Errors
+    /// `Internal` when they cannot be read.
+    fn blob_namespaces(&self) -> Result<Vec<Namespace>, Error>;
     /// What a namespace holds.
     fn usage(&self, namespace: &Namespace) -> Usage;
     /// What a namespace may hold; `None` for whatever fits.

@@ -58,9 +58,9 @@ pub enum Error {
     /// SQLite refused.
     #[error("{}", sqlite_text(.0))]
     Sqlite(#[source] Arc<rusqlite::Error>),
-    /// redb refused.
-    #[error("{}", redb_text(.0))]
-    Keys(#[source] Arc<redb::Error>),
+    /// The index refused.
+    #[error("the index of the node's state failed")]
+    Index(#[source] Arc<redb::Error>),
     /// A stored value has a version byte that this program does not know.
     #[error("a stored value of table {table} has the unknown format {format}")]
     Format {
@@ -192,13 +192,6 @@ impl Error {
         error
     }
 
-    /// Takes an error of redb and logs it.
-    pub(crate) fn keys(error: impl Into<redb::Error>) -> Self {
-        let error = error.into();
-        tracing::error!(%error, "The key store refused an operation.");
-        Self::Keys(Arc::new(error))
-    }
-
     /// Takes an error of the index and logs it.
     pub(crate) fn index(error: impl Into<redb::Error>) -> Self {
         let error = error.into();
@@ -206,7 +199,7 @@ impl Error {
             return Self::Full;
         }
         tracing::error!(%error, "The index of the state refused an operation.");
-        Self::Keys(Arc::new(error))
+        Self::Index(Arc::new(error))
     }
 
     /// Takes an error of a file; no space left, or none for this user, is [`Error::Full`].
@@ -244,21 +237,12 @@ fn sqlite_text(error: &rusqlite::Error) -> &'static str {
     }
 }
 
-fn redb_text(error: &redb::Error) -> &'static str {
-    if redb_full(error) {
-        "cannot write: the disk of the node is full"
-    } else {
-        "the node's key store failed"
-    }
-}
-
 impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
             Self::Sqlite(_) if self.is_constraint() => Kind::Conflict,
             Self::Sqlite(_) if self.is_no_rows() => Kind::NotFound,
             Self::Sqlite(e) if sqlite_full(e) => Kind::Exhausted,
-            Self::Keys(e) if redb_full(e) => Kind::Exhausted,
             Self::TooLarge { .. } => Kind::Invalid,
             Self::NoBlob(_) => Kind::NotFound,
             Self::Conflict { .. } => Kind::Conflict,
@@ -268,7 +252,7 @@ impl Fault for Error {
             Self::Open { .. }
             | Self::Migration { .. }
             | Self::Sqlite(_)
-            | Self::Keys(_)
+            | Self::Index(_)
             | Self::Format { .. }
             | Self::Panicked
             | Self::Damaged { .. }
@@ -287,16 +271,8 @@ impl Fault for Error {
                 "install the newer version again, or restore a backup made by this one"
             }
             Self::Open { .. } => "check that the directory exists, is writable and has space",
-            // redb refuses everything after a failed write until the file is opened anew.
-            Self::Keys(e) if matches!(**e, redb::Error::PreviousIo) => {
-                "an earlier write failed; check the disk, then restart micro"
-            }
-            Self::Unreadable => "the log of the server says why; micro keeps trying",
-            Self::Conflict { .. } => "read it again and decide anew",
-            Self::Quota { .. } => "delete what is not needed, or ask the operator for more",
-            Self::Damaged { .. } | Self::Event { .. } => "restore a snapshot, and check the disk",
             _ if self.kind() == Kind::Exhausted => "free some space and try again",
-            Self::Sqlite(_) | Self::Keys(_) | Self::Panicked if self.kind() == Kind::Internal => {
+            Self::Sqlite(_) | Self::Index(_) | Self::Panicked if self.kind() == Kind::Internal => {
                 "the log of the server says why"
             }
             _ => return None,

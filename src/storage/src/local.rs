@@ -13,7 +13,9 @@
 //! | `view.rs` | reading memtables and index as one |
 //! | `checkpoint.rs` | the checkpoint thread: from memory into index and files |
 //! | `ledger.rs` | what each namespace holds, and may |
+//! | `blobs.rs` | the blobs of each namespace, counted into its quota |
 //! | `recovery.rs` | opening |
+//! | `snapshot.rs` | a copy of one moment; and reading everything to see whether it is whole |
 
 use std::{
     path::{Path, PathBuf},
@@ -29,14 +31,16 @@ use micro_core::{Clock, Namespace, Timestamp};
 use tokio::sync::watch;
 
 use crate::{
-    Answer, Bounds, Engine, Entry, Error, Range, Receipt, Revision, Row, Usage, Watch, WatchEnd,
-    Writes, record, topics::Topics, watch::Hub,
+    Answer, Blobs, Bounds, Engine, Entry, Error, Range, Receipt, Revision, Row, Usage, Watch,
+    WatchEnd, Writes, record, topics::Topics, watch::Hub,
 };
+use blobs::BlobStores;
 use checkpoint::Desk;
 use ledger::Ledger;
 use queue::{Queue, Refusal};
 use view::{Span, View};
 
+mod blobs;
 mod checkpoint;
 mod commit;
 mod index;
@@ -44,14 +48,17 @@ mod ledger;
 mod memtable;
 mod queue;
 mod recovery;
+mod snapshot;
 mod view;
 
-pub(crate) use recovery::{check, open};
+pub(crate) use recovery::open;
+pub(crate) use snapshot::check;
 
 /// What the threads and the readers share.
 pub(crate) struct Shared {
     pub(crate) view: RwLock<View>,
     pub(crate) topics: Topics,
+    pub(crate) blobs: BlobStores,
     pub(crate) hub: Arc<Hub>,
     pub(crate) ledger: Ledger,
     pub(crate) queue: Queue,
@@ -106,13 +113,17 @@ impl Shared {
     /// What a namespace holds in all, and what it may.
     pub(crate) fn held_and_quota(&self, namespace: &Namespace) -> (u64, Option<u64>) {
         let (rows, quota) = self.ledger.rows_and_quota(namespace);
-        (rows.saturating_add(self.topics.usage(namespace)), quota)
+        let mut held = rows.saturating_add(self.topics.usage(namespace));
+        if quota.is_some() {
+            held = held.saturating_add(self.blobs.known_bytes(namespace));
+        }
+        (held, quota)
     }
 
     /// Reads; and once more when the index had to be opened again.
     pub(crate) fn retry<T>(&self, read: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
         match read() {
-            Err(Error::Keys(_) | Error::Unreadable) => {
+            Err(Error::Index(_) | Error::Unreadable) => {
                 self.open_or_closed()?;
                 self.desk.heal();
                 read()
@@ -314,7 +325,7 @@ impl Engine for Local {
         Usage {
             rows: self.shared.ledger.rows_and_quota(namespace).0,
             topics: self.shared.topics.usage(namespace),
-            blobs: 0,
+            blobs: self.shared.blobs.bytes(namespace, &self.shared),
         }
     }
 
@@ -327,9 +338,25 @@ impl Engine for Local {
         Box::pin(async move { shared.desk.ask().await.unwrap_or(Err(Error::Closed)) })
     }
 
-    fn snapshot(&self, _into: &Path) -> Answer<()> {
-        let _ = &self.directory;
-        Box::pin(async move { Err(Error::Closed) })
+    fn blobs(&self, namespace: &Namespace) -> Blobs {
+        self.shared.blobs.of(namespace, &self.shared)
+    }
+
+    fn blob_namespaces(&self) -> Result<Vec<Namespace>, Error> {
+        self.shared.open_or_closed()?;
+        self.shared.blobs.namespaces()
+    }
+
+    fn snapshot(&self, into: &Path) -> Answer<()> {
+        let (shared, from, into) = (
+            Arc::clone(&self.shared),
+            self.directory.clone(),
+            into.to_owned(),
+        );
+        Box::pin(async move {
+            let copied = tokio::task::spawn_blocking(move || snapshot::take(&shared, &from, &into));
+            copied.await.map_err(|_| Error::Panicked)?
+        })
     }
 
     fn close(&self) {

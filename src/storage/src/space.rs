@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use micro_core::{Clock, Namespace, Timestamp};
 
-use crate::{Batch, Engine, Error, Expect, Topic, Usage, Watch};
+use crate::{Batch, Blobs, Engine, Error, Expect, Topic, Usage, Watch};
 
 /// Where leases are kept.
 const LEASES: &str = "storage.leases";
@@ -167,6 +167,11 @@ impl Space {
     /// `Internal` when they cannot be read.
     pub fn topics(&self) -> Result<Vec<String>, Error> {
         self.engine.topics(&self.namespace)
+    }
+
+    /// Large values that live in files of their own.
+    pub fn blobs(&self) -> Blobs {
+        self.engine.blobs(&self.namespace)
     }
 
     /// What the namespace holds.

@@ -96,6 +96,15 @@ impl Storage {
         self.engine.namespaces(table)
     }
 
+    /// The namespaces that have blobs, or files of blobs that nobody refers to, in order. Blocking;
+    /// for sweeping at the start.
+    ///
+    /// # Errors
+    /// `Internal` when they cannot be read.
+    pub fn blob_namespaces(&self) -> Result<Vec<Namespace>, Error> {
+        self.engine.blob_namespaces()
+    }
+
     /// Of the last commit that was acknowledged.
     pub fn revision(&self) -> Revision {
         self.engine.revision()

@@ -81,6 +81,23 @@ impl<O: Opener> Bench<O> {
     }
 }
 
+/// The first file below `directory` with that ending.
+fn find(directory: &Path, ending: &str) -> std::path::PathBuf {
+    let mut places = vec![directory.to_owned()];
+    while let Some(place) = places.pop() {
+        if place.is_dir() {
+            places.extend(
+                std::fs::read_dir(&place)
+                    .unwrap()
+                    .map(|e| e.unwrap().path()),
+            );
+        } else if place.extension().is_some_and(|e| e == ending) {
+            return place;
+        }
+    }
+    panic!("there is none");
+}
+
 async fn put(space: &Space, key: &[u8], value: &[u8]) -> Revision {
     let mut batch = space.batch();
     batch.put("t", key, value);
@@ -659,6 +676,107 @@ async fn a_large_value_comes_back<O: Opener>(opener: O) {
     }
 }
 
+async fn blobs_are_streamed_and_counted<O: Opener>(opener: O) {
+    let mut bench = Bench::new(&opener);
+    let space = bench.space("a");
+    let mut writer = space.blobs().create().await.unwrap();
+    for _ in 0..100 {
+        writer.write(&[7; 5000]).await.unwrap();
+    }
+    let id = writer.finish().await.unwrap();
+    let mut batch = space.batch();
+    batch.put("t", b"blob", id.to_string());
+    batch.commit().await.unwrap();
+    bench.reopen();
+    let space = bench.space("a");
+    let mut reader = space.blobs().open(&id).await.unwrap();
+    let mut length = 0;
+    while let Some(piece) = reader.read().await.unwrap() {
+        assert!(piece.iter().all(|byte| *byte == 7));
+        length += piece.len();
+    }
+    assert_eq!(length, 500_000);
+    assert_eq!(space.usage().blobs, 500_000);
+    assert!(bench.space("b").blobs().open(&id).await.is_err());
+    bench.storage.set_quota(&ns("a"), Some(600_000));
+    let mut writer = space.blobs().create().await.unwrap();
+    let mut outcome = Ok(());
+    for _ in 0..100 {
+        outcome = outcome.and(writer.write(&[7; 5000]).await);
+    }
+    let error = match outcome {
+        Ok(()) => writer.finish().await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert_eq!(error.kind(), Kind::Exhausted, "{error}");
+    let mut batch = space.batch();
+    batch.put("t", b"row", vec![0; 200_000]);
+    assert_eq!(batch.commit().await.unwrap_err().kind(), Kind::Exhausted);
+    space.blobs().delete(&id).await.unwrap();
+    assert!(space.blobs().open(&id).await.is_err());
+}
+
+async fn a_snapshot_is_the_state_of_one_moment<O: Opener>(opener: O) {
+    let bench = Bench::new(&opener);
+    let space = bench.space("a");
+    let mut blob = space.blobs().create().await.unwrap();
+    blob.write(b"large").await.unwrap();
+    let blob = blob.finish().await.unwrap();
+    for i in 0..500u32 {
+        let mut batch = space.batch();
+        batch.put("t", i.to_be_bytes(), vec![1; 500]);
+        batch.append("log", i.to_be_bytes());
+        batch.commit().await.unwrap();
+    }
+    // Pairs that belong together are written while the snapshot is taken.
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let writer = tokio::spawn({
+        let (space, stop) = (space.clone(), Arc::clone(&stop));
+        async move {
+            let mut i = 0u32;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                i += 1;
+                let mut batch = space.batch();
+                batch.put("pairs", b"left", i.to_be_bytes());
+                batch.put("pairs", b"right", i.to_be_bytes());
+                batch.append("pairs", i.to_be_bytes());
+                batch.commit().await.unwrap();
+            }
+        }
+    });
+    while space.get("pairs", b"left").unwrap().is_none() {
+        tokio::task::yield_now().await;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let into = place.path().join("copy");
+    let before = bench.storage.revision();
+    bench.storage.snapshot(&into).await.unwrap();
+    assert!(bench.storage.snapshot(&into).await.is_err(), "it is there");
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    writer.await.unwrap();
+    let copy = opener.open(&into, bench.options.clone());
+    assert!(copy.revision() >= before && copy.revision() <= bench.storage.revision());
+    let copied = copy.space(&ns("a"));
+    assert_eq!(copied.scan("t", Range::all()).unwrap().len(), 500);
+    assert_eq!(copied.topic("log").bounds().unwrap().next, 500);
+    assert_eq!(
+        copied.topic("log").read(250, 1, 99).unwrap()[0].value,
+        250u32.to_be_bytes().to_vec()
+    );
+    let pair = copied.scan("pairs", Range::all()).unwrap();
+    assert_eq!(pair[0].value, pair[1].value);
+    let entries = copied.topic("pairs").bounds().unwrap().next;
+    assert_eq!(pair[0].value[..], (entries as u32).to_be_bytes());
+    assert!(copied.blobs().open(&blob).await.is_ok());
+    // It lives a life of its own.
+    let next = put(&copied, b"new", b"").await;
+    assert!(next > before);
+    assert_eq!(space.get("t", b"new").unwrap(), None);
+    copy.close();
+    let again = opener.open(&into, bench.options.clone());
+    assert!(again.space(&ns("a")).get("t", b"new").unwrap().is_some());
+}
+
 macro_rules! conformance {
     ($opener:expr; $($name:ident),* $(,)?) => {$(
         #[test]
@@ -693,6 +811,50 @@ mod local {
         what_is_closed_says_so,
         many_writers_are_all_answered,
         a_large_value_comes_back,
+        blobs_are_streamed_and_counted,
+        a_snapshot_is_the_state_of_one_moment,
+    }
+
+    #[tokio::test]
+    async fn checking_finds_what_was_damaged() {
+        let bench = super::Bench::new(&Local);
+        let space = bench.space("a");
+        for i in 0..100u32 {
+            let mut batch = space.batch();
+            batch
+                .put("t", i.to_be_bytes(), vec![1; 500])
+                .append("log", vec![2; 5000]);
+            batch.commit().await.unwrap();
+        }
+        bench.storage.close();
+        let directory = bench.directory.path();
+        let report = super::Storage::check(directory).unwrap();
+        assert_eq!(report.problems, [""; 0]);
+        assert_eq!((report.rows, report.topics, report.entries), (100, 1, 100));
+        let segment = super::find(&directory.join("topics"), "seg");
+        let mut bytes = std::fs::read(&segment).unwrap();
+        bytes[300_000] ^= 1;
+        std::fs::write(&segment, bytes).unwrap();
+        let report = super::Storage::check(directory).unwrap();
+        assert_eq!(report.problems.len(), 1, "{report:?}");
+        assert!(report.problems[0].contains("log"), "{report:?}");
+        assert!(super::Storage::check(&directory.join("none")).is_err());
+    }
+
+    #[test]
+    fn a_second_opener_is_told_that_it_is_in_use() {
+        let bench = super::Bench::new(&Local);
+        let second = super::Storage::open(bench.directory.path(), super::Options::default());
+        assert!(matches!(second, Err(super::Error::Locked { .. })));
+    }
+
+    #[test]
+    fn a_foreign_file_is_refused_by_name() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("index.redb"), vec![b'x'; 100_000]).unwrap();
+        let refused = super::Storage::open(directory.path(), super::Options::default());
+        let text = refused.unwrap_err().to_string();
+        assert!(text.contains("index.redb"), "{text}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Shared,
-    index::{Index, Point},
+    index::{Index, Point, Source},
     memtable::Memtable,
 };
 use crate::{Error, topics::Frozen};
@@ -29,6 +29,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long a reader waits for the index to be opened again.
 const HEALING: Duration = Duration::from_secs(2);
 
+type Copier = oneshot::Sender<Result<Source, Error>>;
 type Waiter = oneshot::Sender<Result<(), Error>>;
 
 /// What the others tell the checkpoint thread, and it them.
@@ -52,6 +53,8 @@ struct State {
     stop: bool,
     ended: bool,
     waiters: Vec<Waiter>,
+    /// They want all of the index as of now.
+    copiers: Vec<Copier>,
     /// Grows whenever a waiter should look again.
     moves: u64,
     /// Why the last attempt failed.
@@ -76,6 +79,7 @@ struct Freeze {
 
 enum Work {
     Checkpoint(Vec<Waiter>),
+    Copy(Vec<Copier>),
     Heal,
     Stop,
 }
@@ -97,6 +101,17 @@ impl Desk {
         let mut state = self.lock();
         if !state.ended {
             state.waiters.push(done);
+            self.asked.notify_one();
+        }
+        answer
+    }
+
+    /// Asks for the index with all that is visible now.
+    pub(crate) fn ask_for_all(&self) -> oneshot::Receiver<Result<Source, Error>> {
+        let (done, answer) = oneshot::channel();
+        let mut state = self.lock();
+        if !state.ended {
+            state.copiers.push(done);
             self.asked.notify_one();
         }
         answer
@@ -187,6 +202,14 @@ impl Checkpointer {
                         let _ = waiter.send(outcome.clone());
                     }
                 }
+                Work::Copy(copiers) => {
+                    let outcome = self.guarded();
+                    self.note(&outcome);
+                    for copier in copiers {
+                        let source = outcome.clone().and_then(|()| self.index.source());
+                        let _ = copier.send(source);
+                    }
+                }
                 Work::Heal => {
                     if let Err(error) = self.reopen() {
                         tracing::error!(%error, "The index cannot be opened again; trying on.");
@@ -205,6 +228,8 @@ impl Checkpointer {
         for waiter in state.waiters.drain(..) {
             let _ = waiter.send(outcome.clone());
         }
+        // Whoever still waits for a copy learns from the end of the channel.
+        state.copiers.clear();
         desk.moved(&mut state);
     }
 
@@ -224,6 +249,9 @@ impl Checkpointer {
             }
             if !state.waiters.is_empty() {
                 return Work::Checkpoint(std::mem::take(&mut state.waiters));
+            }
+            if !state.copiers.is_empty() {
+                return Work::Copy(std::mem::take(&mut state.copiers));
             }
             let now = Instant::now();
             let due = if state.failing.is_some() || state.unreadable {

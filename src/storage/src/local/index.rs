@@ -16,8 +16,9 @@ use std::{
 use bytes::Bytes;
 use micro_core::{Namespace, Timestamp};
 use redb::{
-    Builder, Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase as _,
-    ReadableTable as _, TableDefinition, backends::FileBackend,
+    Builder, Database, DatabaseError, Durability, ReadOnlyTable, ReadTransaction,
+    ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction,
+    backends::FileBackend,
 };
 
 use super::memtable::Memtable;
@@ -64,6 +65,12 @@ pub(crate) struct Point {
     pub(crate) revision: Revision,
     /// When that was; the next commit is not earlier.
     pub(crate) time: Timestamp,
+}
+
+/// All of an index at one moment.
+pub(crate) struct Source {
+    pub(crate) rows: Rows,
+    pub(crate) found: Found,
 }
 
 /// What the index knew when it was opened.
@@ -241,15 +248,19 @@ impl Index {
                     .remove(topic_key(namespace, topic).as_slice())
                     .map_err(Error::index)?;
             }
-            for recorded in &topics.recorded {
-                let key = topic_key(&recorded.namespace, &recorded.topic);
-                table
-                    .insert(key.as_slice(), recorded.encode().as_slice())
-                    .map_err(Error::index)?;
-            }
+            drop(table);
+            put_topics(&transaction, &topics.recorded)?;
         }
         transaction.commit().map_err(Error::index)?;
         Ok(growth)
+    }
+
+    /// Everything in the index, as of now, for as long as it is kept.
+    pub(crate) fn source(&self) -> Result<Source, Error> {
+        let transaction = self.database()?.begin_read().map_err(Error::index)?;
+        let found = self.found_in(&transaction)?;
+        let rows = transaction.open_table(ROWS).map_err(Error::index)?;
+        Ok(Source { rows, found })
     }
 
     /// Closes the file.
@@ -264,14 +275,21 @@ impl Index {
         }
     }
 
-    /// Reads every page and compares it with its checksum.
+    /// Reads every page and compares it with its checksum. False when something was wrong that could
+    /// be put right.
     pub(crate) fn check(&mut self) -> Result<bool, Error> {
         let database = self.database.as_mut().ok_or(Error::Closed)?;
-        database.check_integrity().map_err(Error::index)
+        catch_unwind(AssertUnwindSafe(|| database.check_integrity()))
+            .map_err(|_| Error::Panicked)?
+            .map_err(Error::index)
     }
 
     fn found(&self) -> Result<Found, Error> {
         let transaction = self.database()?.begin_read().map_err(Error::index)?;
+        self.found_in(&transaction)
+    }
+
+    fn found_in(&self, transaction: &ReadTransaction) -> Result<Found, Error> {
         let meta = transaction.open_table(META).map_err(Error::index)?;
         let point = meta.get(POINT_KEY).map_err(Error::index)?;
         let point = decode_point(point.as_ref().map_or(&[], |v| v.value()));
@@ -307,6 +325,70 @@ impl Index {
     }
 }
 
+impl Source {
+    /// Writes all of it into a new file at `path`.
+    pub(crate) fn copy(&self, path: &Path, cache: usize) -> Result<(), Error> {
+        let (mut index, _) = Index::open(path, cache)?;
+        let mut transaction = index.database()?.begin_write().map_err(Error::index)?;
+        transaction.set_quick_repair(true);
+        {
+            let mut rows = transaction.open_table(ROWS).map_err(Error::index)?;
+            for entry in self.rows.iter().map_err(Error::index)? {
+                let (key, value) = entry.map_err(Error::index)?;
+                rows.insert(key.value(), value.value())
+                    .map_err(Error::index)?;
+            }
+            let mut usage = transaction.open_table(USAGE).map_err(Error::index)?;
+            for (namespace, bytes) in &self.found.usage {
+                let key = namespace.as_str().as_bytes();
+                usage
+                    .insert(key, bytes.to_le_bytes().as_slice())
+                    .map_err(Error::index)?;
+            }
+            put_topics(&transaction, &self.found.topics)?;
+            let mut meta = transaction.open_table(META).map_err(Error::index)?;
+            meta.insert(POINT_KEY, encode_point(self.found.point).as_slice())
+                .map_err(Error::index)?;
+        }
+        transaction.commit().map_err(Error::index)?;
+        index.close();
+        Ok(())
+    }
+
+    /// Reads all rows; tells what is wrong with them, and how many there are.
+    pub(crate) fn check(&self, mut problem: impl FnMut(String)) -> Result<u64, Error> {
+        let mut count = 0;
+        let mut usage: Vec<(Namespace, u64)> = Vec::new();
+        for entry in self.rows.iter().map_err(Error::index)? {
+            let (key, value) = entry.map_err(Error::index)?;
+            let (key, value) = (key.value(), value.value());
+            count += 1;
+            let namespace = match (record::split_key(key), decode_ref(value)) {
+                (Some((_, namespace, _)), Ok(_)) => namespace,
+                _ => {
+                    problem(format!("the row {} cannot be read", key.escape_ascii()));
+                    continue;
+                }
+            };
+            let bytes = size(key, value.len()).unsigned_abs();
+            match usage.iter_mut().find(|(n, _)| *n == namespace) {
+                Some((_, sum)) => *sum += bytes,
+                None => usage.push((namespace, bytes)),
+            }
+        }
+        for (namespace, counted) in &self.found.usage {
+            let held = usage.iter().find(|(n, _)| n == namespace);
+            let held = held.map_or(0, |(_, bytes)| *bytes);
+            if held != *counted {
+                problem(format!(
+                    "the rows of {namespace} have {held} bytes, but {counted} are counted"
+                ));
+            }
+        }
+        Ok(count)
+    }
+}
+
 /// A row of the index, from the bytes that it has there.
 pub(crate) fn decode(stored: &[u8]) -> Result<(Revision, Bytes), Error> {
     let (revision, value) = decode_ref(stored)?;
@@ -338,6 +420,17 @@ fn encode(row: &mut Vec<u8>, revision: Revision, value: &[u8]) {
 fn size(full_key: &[u8], stored: usize) -> i64 {
     let own = record::split_key_lengths(full_key).map_or(0, |prefix| full_key.len() - prefix);
     i64::try_from(own + stored.saturating_sub(HEAD)).unwrap_or(i64::MAX)
+}
+
+fn put_topics(transaction: &WriteTransaction, topics: &[Recorded]) -> Result<(), Error> {
+    let mut table = transaction.open_table(TOPICS).map_err(Error::index)?;
+    for recorded in topics {
+        let key = topic_key(&recorded.namespace, &recorded.topic);
+        table
+            .insert(key.as_slice(), recorded.encode().as_slice())
+            .map_err(Error::index)?;
+    }
+    Ok(())
 }
 
 fn topic_key(namespace: &Namespace, topic: &str) -> Vec<u8> {

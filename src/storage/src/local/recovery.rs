@@ -2,7 +2,6 @@
 //! there on.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, RwLock,
@@ -15,6 +14,7 @@ use bytes::Bytes;
 
 use super::{
     Local, Shared,
+    blobs::BlobStores,
     checkpoint::{Checkpointer, Desk},
     commit::{Committer, Effects},
     index::{Found, Index, Opener, Point},
@@ -24,16 +24,17 @@ use super::{
     view::View,
 };
 use crate::{
-    Engine, Error, Options, Report,
+    Engine, Error, Options,
     disk::{Disk, OsDisk, create_private_dir},
     log::Log,
     topics::Topics,
     watch::Hub,
 };
 
-const LOG: &str = "log";
-const INDEX: &str = "index.redb";
-const TOPICS: &str = "topics";
+pub(super) const LOG: &str = "log";
+pub(super) const INDEX: &str = "index.redb";
+pub(super) const TOPICS: &str = "topics";
+pub(super) const BLOBS: &str = "blobs";
 
 /// Records that become visible together while the log is replayed.
 const REPLAYED: usize = 1024;
@@ -79,6 +80,7 @@ pub(crate) fn open_on(ground: Ground, directory: &Path, options: Options) -> Res
             point,
         }),
         topics,
+        blobs: BlobStores::new(Arc::clone(&disk), &directory.join(BLOBS)),
         hub: Arc::new(Hub::default()),
         ledger: Ledger::new(usage, options.quota),
         queue: Queue::new(),
@@ -165,10 +167,4 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
         .name(name.into())
         .spawn(body)
         .map_err(|e| Error::file("start a thread for", PathBuf::from(name), e))
-}
-
-/// Reads all of the state below `directory`.
-pub(crate) fn check(directory: &Path) -> Result<Report, Error> {
-    let _ = fs::metadata(directory).map_err(|e| Error::file("read", directory, e))?;
-    Err(Error::Closed)
 }
