@@ -135,6 +135,7 @@ async fn serve() -> Result<(), Error> {
         .with_credential(credentials.get(config::KeySource::CREDENTIAL));
     let config = config::Service::open(&storage, config_keys, clock.clone());
     let store = store::Service::open(store::Settings::default(), &storage, clock.clone()).await?;
+    let streams = micro_events::Service::open(&storage, clock.clone());
     let runtime = runtime::Service::open(runtime::Parts {
         settings: settings.clone(),
         state: state.clone(),
@@ -160,7 +161,7 @@ async fn serve() -> Result<(), Error> {
     // The pipeline, and the routes it sends requests along.
     let router = Arc::new(Router::new());
     let gatekeeper = Arc::new(ports::Gatekeeper(auth.handle()));
-    let builtins = builtins::mount(&auth, &registry, &runtime, &config, &store)?;
+    let builtins = builtins::mount(&auth, &registry, &runtime, &config, &store, &streams)?;
     let pipeline = Pipeline::new(
         Arc::clone(&gatekeeper) as _,
         gatekeeper,
@@ -182,6 +183,7 @@ async fn serve() -> Result<(), Error> {
     // Their watches end with the doors, which wait for the calls that are open.
     tokio::spawn(config.run(stop_doors.clone()));
     tokio::spawn(store.run(stop_doors.clone()));
+    tokio::spawn(streams.run(stop_doors.clone()));
 
     // Doors.
     let ready = Readiness::default();

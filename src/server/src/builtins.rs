@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use micro_auth::Service as Auth;
 use micro_config::Service as Config;
+use micro_events::Service as Events;
 use micro_pipeline::Builtins;
 use micro_registry::Service as Registry;
 use micro_runtime::Service as Runtime;
@@ -21,6 +22,7 @@ pub(crate) fn mount(
     runtime: &Runtime,
     config: &Config,
     store: &Store,
+    events: &Events,
 ) -> Result<Builtins, micro_schema::Error> {
     let mut builtins = Builtins::new();
     let mut add = |name: &str, routes: Routes| -> Result<(), micro_schema::Error> {
@@ -47,6 +49,11 @@ pub(crate) fn mount(
         "store",
         Routes::new(store.store_server()).add_service(store.blob_server()),
     )?;
+    add(
+        "events",
+        Routes::new(events.stream_server()).add_service(events.store_server()),
+    )?;
+    add("broker", Routes::new(events.broker_server()))?;
     Ok(builtins)
 }
 
