@@ -27,10 +27,7 @@ use std::{
 use micro_core::Namespace;
 use ulid::Ulid;
 
-use crate::{
-    Error,
-    disk::{Disk, OsDisk},
-};
+use crate::{Error, disk::Disk};
 pub(crate) use files::{check, namespaces, snapshot};
 pub use reader::BlobReader;
 pub use writer::BlobWriter;
@@ -129,12 +126,14 @@ impl FromStr for BlobId {
 }
 
 impl Blobs {
-    /// The blobs of `namespace` below `root`. Handles that should count together are clones.
+    /// The blobs of `namespace` below `root`, without anybody to ask.
+    #[cfg(test)]
     pub(crate) fn new(root: &Path, namespace: &Namespace) -> Self {
-        Self::on(Arc::new(OsDisk), root, namespace, None)
+        Self::on(Arc::new(crate::disk::OsDisk), root, namespace, None)
     }
 
-    /// As [`Blobs::new`], on a disk, with somebody to ask whether there may be more.
+    /// The blobs of `namespace` below `root`, with somebody to ask whether there may be more.
+    /// Handles that should count together are clones.
     pub(crate) fn on(
         disk: Arc<dyn Disk>,
         root: &Path,

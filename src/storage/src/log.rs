@@ -88,6 +88,8 @@ pub(crate) struct Log {
     active: Option<Active>,
     /// Where a group that was refused may be on the disk.
     suspect: Option<Suspect>,
+    /// Whether the last append failed.
+    failing: bool,
     spares: Spares,
 }
 
@@ -195,6 +197,7 @@ impl Log {
             sealed: sealed.collect(),
             active: None,
             suspect: None,
+            failing: false,
             spares,
         })
     }
@@ -206,7 +209,22 @@ impl Log {
         if group.is_empty() {
             return Ok(self.end);
         }
-        self.cut_off()?;
+        let appended = self.cut_off().and_then(|()| self.write(group));
+        let failed = appended.is_err();
+        if failed != self.failing {
+            self.failing = failed;
+            match &appended {
+                Ok(_) => tracing::info!("The log of the state can be written again."),
+                Err(error) => {
+                    tracing::error!(%error, directory = %self.directory.display(), "The log of the state cannot be written; changes are refused until it can.");
+                }
+            }
+        }
+        appended
+    }
+
+    /// Writes a group where it belongs; if that fails, cuts it off.
+    fn write(&mut self, group: &mut Group) -> Result<Position, Error> {
         let bytes = group.bytes() as u64;
         let written = match &self.active {
             Some(active) if active.has_room(bytes) && !self.is_better(active) => self.extend(group),

@@ -5,7 +5,11 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
-use crate::disk::faulty::{FaultyDisk, Op, Trouble};
+use crate::disk::OsDisk;
+use crate::disk::{
+    OsDisk,
+    faulty::{FaultyDisk, Op, Trouble},
+};
 
 fn namespace() -> Namespace {
     Namespace::parse("shop").unwrap()

@@ -135,7 +135,8 @@ impl FaultyDisk {
                 capacity: None,
                 epoch: 0,
                 off: false,
-                random: seed | 1,
+                // Small seeds must not mean few bits.
+                random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32) | 1,
             })),
         }
     }

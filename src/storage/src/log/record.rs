@@ -62,11 +62,6 @@ impl Group {
         self.add(|buffer| buffer.extend_from_slice(record));
     }
 
-    /// How many records it has.
-    pub(crate) fn len(&self) -> usize {
-        self.records.len()
-    }
-
     /// Whether there is no record in it.
     pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty()

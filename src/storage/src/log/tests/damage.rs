@@ -113,3 +113,47 @@ fn a_torn_group_ends_the_log_and_is_not_damage() {
         assert_eq!(again.last().unwrap(), b"after");
     }
 }
+
+#[test]
+fn what_an_earlier_start_left_in_a_spare_is_not_taken_for_this_ones() {
+    let disk = FaultyDisk::new(5);
+    let (mut log, _) = open(&disk);
+    log.spares.want();
+    log.work().unwrap();
+    // The group reaches the disk, the first page does not. The second record is on a page that
+    // shorter groups do not touch.
+    disk.fail(Op::Sync, 1, Trouble::PowerOff);
+    append(&mut log, &[&[1; 4080], b"stale"]).unwrap_err();
+    drop(log);
+    let mut pieces = 0;
+    disk.power_cut(|| {
+        pieces += 1;
+        pieces > 8
+    });
+    let (mut log, records) = open(&disk);
+    assert!(records.is_empty());
+    append(&mut log, &[&[2; 4080]]).unwrap();
+    let active = log.active.as_ref().unwrap();
+    assert_eq!((active.grows, active.header.generation), (false, 1));
+    drop(log);
+    assert_eq!(open(&disk).1, [[2; 4080]]);
+}
+
+#[test]
+fn a_segment_that_was_cut_off_in_vain_does_not_come_back_as_another() {
+    for seed in 0..64 {
+        let disk = FaultyDisk::new(seed);
+        let (mut log, _) = open(&disk);
+        disk.fail_always(Op::Sync, Trouble::Eio);
+        append(&mut log, &[b"refused"]).unwrap_err();
+        log.work().unwrap();
+        drop(log);
+        disk.heal();
+        let (mut log, records) = open(&disk);
+        assert!(records.is_empty());
+        append(&mut log, &[b"acknowledged"]).unwrap();
+        drop(log);
+        disk.power_cut(|| true);
+        assert_eq!(open(&disk).1, [b"acknowledged"]);
+    }
+}
