@@ -17,5 +17,6 @@ mod plain_http;
 mod privileges;
 mod rules;
 mod server_process;
+mod store;
 mod survival;
 mod tenants;

@@ -122,14 +122,15 @@ impl<'a> Draft<'a> {
 
     /// Makes all of it durable.
     pub(crate) async fn commit(self) -> Result<Revision, Refused> {
+        // Also when the caller leaves before the answer: the batch may be committed all the same.
+        let _deadline = self
+            .earliest
+            .map(|at| self.shared.deadlines.note_at_end(at));
         match self.batch.commit().await {
             Ok(receipt) => {
                 for (table, expiring) in self.noted {
                     let namespace = self.space.namespace();
                     self.shared.tables.learn(namespace, &table, expiring);
-                }
-                if let Some(earliest) = self.earliest {
-                    self.shared.deadlines.note(earliest);
                 }
                 Ok(receipt.revision)
             }

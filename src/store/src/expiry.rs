@@ -34,6 +34,14 @@ impl Deadlines {
         self.0.fetch_min(deadline.0, Ordering::AcqRel);
     }
 
+    /// Notes `deadline` when what this gives is dropped.
+    pub(crate) const fn note_at_end(&self, deadline: Timestamp) -> Noting<'_> {
+        Noting {
+            deadlines: self,
+            deadline,
+        }
+    }
+
     fn is_due(&self, now: Timestamp) -> bool {
         self.0.load(Ordering::Acquire) <= now.0
     }
@@ -42,6 +50,18 @@ impl Deadlines {
     /// committed before is seen by whoever reads after this.
     fn forget(&self) {
         self.0.store(i64::MAX, Ordering::Release);
+    }
+}
+
+/// A deadline that is about to be noted.
+pub(crate) struct Noting<'a> {
+    deadlines: &'a Deadlines,
+    deadline: Timestamp,
+}
+
+impl Drop for Noting<'_> {
+    fn drop(&mut self) {
+        self.deadlines.note(self.deadline);
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Keys are walked page by page and values are read one by one, so that memory holds one page and the
 //! answer, which has a bound. A walk that is not over after its first page goes on elsewhere: the
-//! threads of the doors have other requests to answer. Only a few of those run at a time.
+//! threads of the doors have other requests to answer. Only a few of those run at a time, since each
+//! may hold a large answer.
 
 use bytes::Bytes;
 use micro_core::Timestamp;
@@ -17,6 +18,8 @@ use crate::{
 
 /// Keys looked at before a walk moves to a thread of its own.
 const FIRST: usize = 256;
+/// Bytes found before it does.
+const FIRST_BYTES: usize = 1024 * 1024;
 /// Keys in each further page.
 const PAGE: usize = 1024;
 /// The most bytes of keys and values in one answer.
@@ -111,7 +114,7 @@ async fn walk<T: Send + 'static>(
         found: Vec::new(),
         make,
     };
-    if walk.page(FIRST)? {
+    if walk.page(FIRST, FIRST_BYTES)? {
         return Ok(walk.found);
     }
     let _turn = shared.walks.acquire().await.map_err(|_| Error::Abandoned)?;
@@ -119,7 +122,7 @@ async fn walk<T: Send + 'static>(
     let cancel = CancellationToken::new();
     let _cancel = cancel.clone().drop_guard();
     let rest = tokio::task::spawn_blocking(move || {
-        while !cancel.is_cancelled() && !walk.page(PAGE)? {}
+        while !cancel.is_cancelled() && !walk.page(PAGE, usize::MAX)? {}
         Ok(walk.found)
     });
     rest.await.map_err(|error| {
@@ -129,8 +132,9 @@ async fn walk<T: Send + 'static>(
 }
 
 impl<T> Walk<T> {
-    /// Looks at so many keys; `true` when there is nothing more to find.
-    fn page(&mut self, most: usize) -> Result<bool, Error> {
+    /// Looks at so many keys, or until so many bytes are found; `true` when there is nothing more to
+    /// find.
+    fn page(&mut self, most: usize, bytes: usize) -> Result<bool, Error> {
         let rows = self.keys(most)?;
         let is_last = rows.len() < most;
         for row in rows {
@@ -138,6 +142,9 @@ impl<T> Walk<T> {
                 return Ok(true);
             }
             self.last = Some(row.key);
+            if self.bytes > bytes {
+                return Ok(false);
+            }
         }
         Ok(is_last)
     }
