@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
-use crate::disk::OsDisk;
 use crate::disk::{
     OsDisk,
     faulty::{FaultyDisk, Op, Trouble},
