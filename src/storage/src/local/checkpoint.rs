@@ -69,6 +69,8 @@ pub(crate) struct Checkpointer {
     index: Index,
     /// What was frozen and is not yet in the index.
     frozen: Option<Freeze>,
+    /// How far the index reaches.
+    stored: Point,
 }
 
 struct Freeze {
@@ -183,11 +185,12 @@ impl Desk {
 }
 
 impl Checkpointer {
-    pub(crate) fn new(shared: Arc<Shared>, index: Index) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, index: Index, stored: Point) -> Self {
         Self {
             shared,
             index,
             frozen: None,
+            stored,
         }
     }
 
@@ -315,7 +318,8 @@ impl Checkpointer {
             shared.ledger.freeze();
             (memtable, view.point, topics)
         };
-        let nothing = memtable.is_empty() && topics.is_empty();
+        // A record can have changed nothing; the log shall not keep it for ever.
+        let nothing = memtable.is_empty() && topics.is_empty() && point == self.stored;
         self.frozen = (!nothing).then_some(Freeze {
             memtable,
             point,
@@ -347,6 +351,7 @@ impl Checkpointer {
             view.frozen = None;
             view.index.replace(Arc::new(rows))
         };
+        self.stored = freeze.point;
         // The pages that only the old rows used are free once it is gone.
         drop(old);
         shared.ledger.settle(growth);

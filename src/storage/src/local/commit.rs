@@ -363,6 +363,11 @@ impl Shared {
                     };
                     by += value.map_or(0, size) - old.unwrap_or(0);
                 }
+                for op in effects.topics() {
+                    if let Op::Append { value, .. } = op {
+                        view.active.weigh_entry(value.len());
+                    }
+                }
                 match growth.last_mut() {
                     Some((namespace, sum)) if **namespace == effects.namespace => *sum += by,
                     _ => growth.push((&effects.namespace, by)),

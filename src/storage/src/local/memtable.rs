@@ -40,6 +40,11 @@ impl Memtable {
         self.weight
     }
 
+    /// Counts an entry of a topic, which lies elsewhere, but leaves memory at the same moment.
+    pub(crate) fn weigh_entry(&mut self, bytes: usize) {
+        self.weight = self.weight.saturating_add(bytes as u64 + OVERHEAD);
+    }
+
     /// Gives what was there.
     pub(crate) fn set(
         &mut self,

@@ -98,7 +98,7 @@ pub(crate) fn open_on(ground: Ground, directory: &Path, options: Options) -> Res
         move || committer.run()
     })?;
     let checkpointer = spawn("micro-checkpoint", {
-        let checkpointer = Checkpointer::new(Arc::clone(&shared), index);
+        let checkpointer = Checkpointer::new(Arc::clone(&shared), index, point);
         move || checkpointer.run()
     })?;
     Ok(Local {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use micro_core::{Fault as _, Kind};
-use redb::{BackendError, StorageBackend, backends::InMemoryBackend};
+use redb::{BackendError, ReadableTable as _, StorageBackend, backends::InMemoryBackend};
 
 use super::{
     recovery::{Ground, open_on},
@@ -363,6 +363,91 @@ async fn a_power_cut_takes_nothing_that_was_acknowledged() {
         bench.disk.power_cut(&mut coin);
     }
     check(&bench.open(), &good, &[]);
+}
+
+/// Changes one value of the index behind the engine's back.
+fn tamper(directory: &Path, table: &str, change: impl Fn(&mut Vec<u8>)) {
+    let database = redb::Database::open(directory.join("index.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let table = redb::TableDefinition::<&[u8], &[u8]>::new(table);
+        let mut table = transaction.open_table(table).unwrap();
+        let (key, mut value) = {
+            let (key, value) = table.first().unwrap().unwrap();
+            (key.value().to_vec(), value.value().to_vec())
+        };
+        change(&mut value);
+        table.insert(key.as_slice(), value.as_slice()).unwrap();
+    }
+    transaction.commit().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_newer_version_wrote_is_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || Storage::open(directory.path(), Options::default());
+    let storage = open().unwrap();
+    put(&storage, 1).await.unwrap();
+    storage.close();
+    tamper(directory.path(), "rows", |value| value[0] = 9);
+    let storage = open().unwrap();
+    let refused = space(&storage).get("t", &1u32.to_be_bytes()).unwrap_err();
+    assert!(
+        matches!(refused, Error::Format { format: 9, .. }),
+        "{refused}"
+    );
+    storage.close();
+    let report = Storage::check(directory.path()).unwrap();
+    assert_eq!(
+        report.problems.len(),
+        2,
+        "the row, and its bytes: {report:?}"
+    );
+    tamper(directory.path(), "meta", |value| value[0] = 2);
+    let refused = open().unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            Error::NewerFile {
+                found: 2,
+                known: 1,
+                ..
+            }
+        ),
+        "{refused}"
+    );
+    assert_eq!(refused.kind(), Kind::Precondition);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_leave_memory_while_they_are_written() {
+    let bench = Bench::new();
+    let storage = bench.open();
+    let space = space(&storage);
+    for _ in 0..200 {
+        let mut batch = space.batch();
+        batch.append("log", vec![1; 1000]);
+        batch.commit().await.unwrap();
+    }
+    let topic = space.topic("log");
+    eventually(async || !topic.is_recent(0)).await;
+    assert_eq!(topic.read(0, 1, 1).unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_that_change_nothing_do_not_stay_in_the_log() {
+    let bench = Bench::new();
+    let storage = bench.open();
+    let topic = space(&storage).topic("none");
+    let mut used = Vec::new();
+    for _ in 0..8 {
+        for _ in 0..400 {
+            topic.remove().await.unwrap();
+        }
+        storage.checkpoint().await.unwrap();
+        used.push(bench.disk.used());
+    }
+    assert!(used[7] <= used[2], "{used:?}");
 }
 
 #[tokio::test]

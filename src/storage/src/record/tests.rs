@@ -60,6 +60,10 @@ fn a_record_is_read_as_it_was_written() {
             Op::Remove {
                 topic: "old".into()
             },
+            Op::Retain {
+                topic: "long".into(),
+                first: 9
+            },
         ]
     );
 }
