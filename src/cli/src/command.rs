@@ -18,8 +18,11 @@ use crate::{
 
 mod accounts;
 mod auth;
+mod blob;
 pub(crate) mod call;
+mod config;
 mod env;
+mod events;
 mod get;
 mod kill;
 mod login;
@@ -28,6 +31,7 @@ mod run;
 mod server;
 mod services;
 mod status;
+mod store;
 mod user;
 
 /// Runs a command.
@@ -70,6 +74,10 @@ pub(crate) fn run(
         Command::Get(args) => block_on(get::run(&load()?, &args.what))?,
         Command::Call(args) => block_on(call::call(&load()?, &args))?,
         Command::Stream(args) => block_on(call::stream(&load()?, &args))?,
+        Command::Store(args) => block_on(store::run(&load()?, args.command))?,
+        Command::Blob(args) => block_on(blob::run(&load()?, args.command))?,
+        Command::Config(args) => block_on(config::run(&load()?, args.command))?,
+        Command::Events(args) => block_on(events::run(&load()?, args.command))?,
         Command::Service(words) => block_on(dynamic::run(&load()?, words))?,
     }
     Ok(ExitCode::SUCCESS)
@@ -96,12 +104,17 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 /// Prints the help of a command whose arguments are missing; that is no failure in Micro.
-fn print_help(name: &str) -> Result<()> {
+fn print_help(path: &str) -> Result<()> {
     let mut command = crate::command_line::command();
     command.build();
-    if let Some(found) = command.find_subcommand_mut(name) {
-        found.print_help()?;
+    let mut at = &mut command;
+    for word in path.split(' ') {
+        let Some(next) = at.find_subcommand_mut(word) else {
+            return Ok(());
+        };
+        at = next;
     }
+    at.print_help()?;
     Ok(())
 }
 

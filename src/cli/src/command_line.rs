@@ -6,8 +6,20 @@ use clap::{Arg, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use micro_core::{Span, settings};
 
 mod auth;
+mod blob;
+mod config;
+mod events;
+mod store;
 
 pub(crate) use auth::{Auth, AuthCommand, AuthCreate, AuthDelete, AuthList, AuthUpdate};
+pub(crate) use blob::{Blob, BlobCommand, BlobList, BlobRead, BlobWrite};
+pub(crate) use config::{Config, ConfigCommand, ConfigGet, ConfigSet};
+pub(crate) use events::{
+    Events, EventsCommand, EventsConsume, EventsPublish, EventsRead, EventsRetention, Start,
+};
+pub(crate) use store::{
+    Store, StoreCommand, StoreDelete, StoreList, StoreRead, StoreTables, StoreWatch, StoreWrite,
+};
 
 const GLOBAL: &str = "Global options";
 
@@ -85,6 +97,14 @@ pub(crate) enum Command {
     Call(Call),
     /// Call a streaming endpoint and print each message
     Stream(Call),
+    /// Read and write the records of services
+    Store(Store),
+    /// Store files and get them back
+    Blob(Blob),
+    /// Read and change settings of services, secrets among them
+    Config(Config),
+    /// Publish and consume events
+    Events(Events),
     /// Print the version
     Version,
     /// A service.
@@ -409,9 +429,18 @@ impl Call {
     }
 }
 
-/// The whole command line, `micro server` with a flag for every setting.
+/// The whole command line: `micro server` with a flag for every setting, and `micro store` with the
+/// letters that Micro gives to its flags.
 pub(crate) fn command() -> clap::Command {
-    CommandLine::command().mut_subcommand("server", |server| {
+    let line = CommandLine::command();
+    let [output, env] = ["output", "env"].map(|name| long_only(&line, name));
+    line.mut_subcommand("store", |store| {
+        store
+            .mut_subcommand("read", |read| read.args(output.clone()))
+            .mut_subcommand("list", |list| list.args(output))
+            .mut_subcommand("write", |write| write.args(env))
+    })
+    .mut_subcommand("server", |server| {
         server.args(settings::KEYS.iter().map(|key| {
             let help = if key.default.is_empty() {
                 key.doc.to_owned()
@@ -425,6 +454,26 @@ pub(crate) fn command() -> clap::Command {
                 .help_heading("Settings")
         }))
     })
+}
+
+/// A global flag for a command that needs its letter: the one of the command is taken for it.
+fn long_only(line: &clap::Command, name: &str) -> Option<Arg> {
+    let global = line.get_arguments().find(|arg| arg.get_id() == name)?;
+    Some(global.clone().short(None).global(false))
+}
+
+/// The longest command that `args` begin with, for messages about what follows it.
+pub(crate) fn path_of(args: &[OsString], root: &clap::Command) -> String {
+    let mut at = root;
+    let mut path = root.get_name().to_owned();
+    for word in args.iter().skip(1).filter_map(|word| word.to_str()) {
+        if let Some(next) = at.find_subcommand(word) {
+            at = next;
+            path.push(' ');
+            path.push_str(next.get_name());
+        }
+    }
+    path
 }
 
 #[cfg(test)]

@@ -191,6 +191,15 @@ impl Error {
             || matches!(self, Self::NoService(_))
     }
 
+    /// Whether the same may work in a while, because the server restarts or is too busy.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::TimedOut | Self::Foreign(_) => true,
+            Self::Refused(wire) => matches!(wire.code, 429 | 502 | 503),
+            _ => false,
+        }
+    }
+
     /// Whether the server wants another account.
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(self, Self::NotAuthorized { .. })

@@ -14,14 +14,20 @@
 //! | `project/` | what `micro new` writes |
 //! | `context.rs`, `config_file.rs`, `tokens.rs`, `environment.rs`, `private_file.rs` | the user's files |
 //! | `session.rs`, `door.rs`, `codec.rs` | calls through the proxy |
+//! | `feed.rs`, `patience.rs` | streams up, and streams that outlive a restart of the server |
 //! | `error.rs` | messages, hints and exit codes |
-//! | `printer.rs`, `table.rs`, `json.rs` | output |
+//! | `input.rs`, `amount.rs` | values from stdin, and lengths of time as Go writes them |
+//! | `printer.rs`, `table.rs`, `json.rs`, `line.rs` | output |
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{ArgMatches, FromArgMatches as _, error::ErrorKind};
+use clap::{
+    ArgMatches, FromArgMatches as _,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 use micro_core::{Fault as _, settings::Loaded};
 
+mod amount;
 mod argv;
 mod codec;
 mod command;
@@ -33,8 +39,12 @@ mod door;
 mod dynamic;
 mod environment;
 mod error;
+mod feed;
+mod input;
 mod json;
+mod line;
 mod nearest;
+mod patience;
 mod printer;
 mod private_file;
 mod project;
@@ -53,11 +63,16 @@ pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
 pub fn main(args: Vec<OsString>, server: fn(Loaded) -> ExitCode) -> ExitCode {
     let command = command_line::command();
     let args = argv::normalise(args, &command);
+    let asked = command_line::path_of(&args, &command);
     let parsed = command
         .try_get_matches_from(args)
         .and_then(|matches| Ok((CommandLine::from_arg_matches(&matches)?, matches)));
     match parsed {
         Ok((line, matches)) => dispatch(line, &matches, server),
+        Err(e) if e.kind() == ErrorKind::InvalidSubcommand => {
+            unrecognised(&e, &asked);
+            ExitCode::FAILURE
+        }
         Err(e) => {
             // A reader that went away is no failure of ours.
             let _ = e.print();
@@ -69,6 +84,22 @@ pub fn main(args: Vec<OsString>, server: fn(Loaded) -> ExitCode) -> ExitCode {
             }
         }
     }
+}
+
+/// Says in Micro's words that a command has no such command below it.
+fn unrecognised(error: &clap::Error, path: &str) {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(word)) => Some(word.as_str()),
+        // The nearest one is the last.
+        Some(ContextValue::Strings(words)) => words.last().map(String::as_str),
+        _ => None,
+    };
+    let word = text(ContextKind::InvalidSubcommand).unwrap_or_default();
+    let hint = text(ContextKind::SuggestedSubcommand).map(|near| format!("did you mean {near}?"));
+    Printer::new(Output::Text).failure(
+        &format!("Unrecognized subcommand for {path}: {word}. Please refer to '{path} --help'"),
+        hint.as_deref(),
+    );
 }
 
 fn dispatch(line: CommandLine, matches: &ArgMatches, server: fn(Loaded) -> ExitCode) -> ExitCode {

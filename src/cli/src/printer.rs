@@ -54,6 +54,11 @@ impl Printer {
         self.terminal
     }
 
+    /// Whether a person sees the data.
+    pub(crate) fn is_screen(&self) -> bool {
+        io::stdout().is_terminal()
+    }
+
     /// Data as it is, without a newline.
     ///
     /// # Errors

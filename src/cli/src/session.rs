@@ -15,9 +15,13 @@ use micro_proto::{
         TokenRequest, accounts_client::AccountsClient, auth_client::AuthClient,
         rules_client::RulesClient,
     },
+    config::config_client::ConfigClient,
+    events::{self, stream_client::StreamClient},
     registry::registry_client::RegistryClient,
     runtime::{runtime_client::RuntimeClient, source_client::SourceClient},
+    store::{blob_store_client::BlobStoreClient, store_client::StoreClient},
 };
+use tokio_stream::Stream;
 use tonic::{
     Request, Status, Streaming,
     client::Grpc,
@@ -210,6 +214,53 @@ impl Session {
     /// Uploads.
     pub(crate) fn source(&self) -> SourceClient<Door> {
         SourceClient::new(self.door())
+    }
+
+    /// Records.
+    pub(crate) fn store(&self) -> StoreClient<Door> {
+        StoreClient::new(self.door()).max_decoding_message_size(usize::MAX)
+    }
+
+    /// Blobs.
+    pub(crate) fn blobs(&self) -> BlobStoreClient<Door> {
+        BlobStoreClient::new(self.door()).max_decoding_message_size(usize::MAX)
+    }
+
+    /// Settings of services.
+    pub(crate) fn config(&self) -> ConfigClient<Door> {
+        ConfigClient::new(self.door()).max_decoding_message_size(usize::MAX)
+    }
+
+    /// Topics and what is published to them.
+    pub(crate) fn events(&self) -> StreamClient<Door> {
+        StreamClient::new(self.door()).max_decoding_message_size(usize::MAX)
+    }
+
+    /// Events that are kept.
+    pub(crate) fn kept_events(&self) -> events::store_client::StoreClient<Door> {
+        events::store_client::StoreClient::new(self.door()).max_decoding_message_size(usize::MAX)
+    }
+
+    /// Opens a stream of serialised messages, which need not be of one type in each direction.
+    ///
+    /// # Errors
+    /// As [`Session::failure`] reads the status.
+    pub(crate) async fn frames(
+        &self,
+        path: &'static str,
+        frames: impl Stream<Item = Bytes> + Send + 'static,
+    ) -> Result<Streaming<Bytes>> {
+        let mut client = Grpc::new(self.door()).max_decoding_message_size(usize::MAX);
+        client.ready().await.map_err(|e| self.unready(&e))?;
+        let answer = client
+            .streaming(
+                Request::new(frames),
+                PathAndQuery::from_static(path),
+                Frames,
+            )
+            .await
+            .map_err(|s| self.failure(s))?;
+        Ok(answer.into_inner())
     }
 
     /// Calls a method with JSON and gives the JSON of the answer.

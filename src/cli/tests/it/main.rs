@@ -10,12 +10,15 @@
 
 use std::{
     env,
+    io::{BufRead as _, BufReader, Read as _},
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Output, Stdio},
+    process::{Child, Command, ExitCode, Output, Stdio},
     sync::{Arc, Mutex},
 };
 
+mod events;
 mod server;
+mod state;
 
 use server::Seen;
 
@@ -30,7 +33,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let seen = Arc::new(Mutex::new(Seen::default()));
     let address = runtime.block_on(server::start(Arc::clone(&seen)));
-    let tests: [Test; 9] = [
+    let tests: [Test; 17] = [
         ("login_refreshes_and_logs_out", login_refreshes_and_logs_out),
         (
             "wrong_password_speaks_plainly",
@@ -46,6 +49,20 @@ fn main() -> ExitCode {
             logs_and_status_have_micros_form,
         ),
         ("nobody_at_home_is_said", nobody_at_home_is_said),
+        ("store_speaks_as_micro", state::store_speaks_as_micro),
+        ("records_are_watched", state::records_are_watched),
+        ("blobs_are_streamed", state::blobs_are_streamed),
+        ("config_speaks_as_micro", state::config_speaks_as_micro),
+        ("config_has_a_history", state::config_has_a_history),
+        ("events_are_published", events::events_are_published),
+        (
+            "consumers_outlive_the_server",
+            events::consumers_outlive_the_server,
+        ),
+        (
+            "topics_and_groups_are_shown",
+            events::topics_and_groups_are_shown,
+        ),
     ];
     for (name, test) in tests {
         let home = tempfile::tempdir().unwrap();
@@ -71,13 +88,24 @@ struct Bench {
 }
 
 impl Bench {
-    fn micro(&self, args: &[&str], input: &str) -> Output {
+    fn micro(&self, args: &[&str], input: impl AsRef<[u8]>) -> Output {
         self.in_folder(&self.home, args, input)
     }
 
-    fn in_folder(&self, folder: &Path, args: &[&str], input: &str) -> Output {
+    fn in_folder(&self, folder: &Path, args: &[&str], input: impl AsRef<[u8]>) -> Output {
         use std::io::Write as _;
-        let mut child = Command::new(env::current_exe().unwrap())
+        let mut child = self.start(folder, args);
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_ref())
+            .unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    fn start(&self, folder: &Path, args: &[&str]) -> Child {
+        Command::new(env::current_exe().unwrap())
             .args(args)
             .env_clear()
             .env("HOME", &self.home)
@@ -87,14 +115,7 @@ impl Bench {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap();
-        child
-            .stdin
-            .take()
             .unwrap()
-            .write_all(input.as_bytes())
-            .unwrap();
-        child.wait_with_output().unwrap()
     }
 
     /// Stdout of a command that succeeds.
@@ -123,6 +144,35 @@ impl Bench {
             "Successfully logged in.\n"
         );
     }
+}
+
+/// The next lines of a command that goes on.
+fn lines(child: &mut Child, count: usize) -> Vec<String> {
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    (0..count)
+        .map(|_| {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            line.trim_end().to_owned()
+        })
+        .collect()
+}
+
+/// Stderr of a command that ends well when it is interrupted.
+fn interrupt(mut child: Child) -> String {
+    let sent = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+    let mut told = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut told)
+        .unwrap();
+    assert!(child.wait().unwrap().success(), "{told}");
+    told
 }
 
 fn login_refreshes_and_logs_out(bench: &Bench) {

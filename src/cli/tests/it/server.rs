@@ -8,30 +8,40 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::{Buf as _, BufMut as _, Bytes};
+use bytes::Bytes;
 use micro_core::{Kind, WireError};
 use micro_proto::{
     auth::{self, auth_server::AuthServer},
+    config::config_server::ConfigServer,
+    events::store_server::StoreServer as EventStoreServer,
     registry::{self, registry_server::RegistryServer},
     runtime::{
         self, deploy_event::Event, runtime_server::RuntimeServer, source_server::SourceServer,
     },
     status::from_wire,
+    store::{blob_store_server::BlobStoreServer, store_server::StoreServer},
 };
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{
     Request, Response, Status, Streaming,
     body::Body,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     codegen::BoxFuture,
     server::{NamedService, UnaryService},
     transport::{Server, server::TcpIncoming},
 };
 use tower::Service;
 
+#[path = "../../src/codec.rs"]
+mod codec;
+mod state;
+
+use codec::Frames;
+pub(crate) use state::State;
+
 /// What clients sent.
 #[derive(Default)]
 pub(crate) struct Seen {
+    pub(crate) state: State,
     pub(crate) authorization: Vec<String>,
     pub(crate) kinds: Vec<String>,
     pub(crate) claimed: Option<(String, String, String)>,
@@ -52,6 +62,11 @@ pub(crate) async fn start(seen: Arc<Mutex<Seen>>) -> SocketAddr {
             .add_service(RegistryServer::new(script.clone()))
             .add_service(RuntimeServer::new(script.clone()))
             .add_service(SourceServer::new(script.clone()))
+            .add_service(StoreServer::new(script.clone()))
+            .add_service(BlobStoreServer::new(script.clone()))
+            .add_service(ConfigServer::new(script.clone()))
+            .add_service(EventStoreServer::new(script.clone()))
+            .add_service(state::Events(script.clone()))
             .add_service(Hello(script.clone()))
             .add_service(Gone)
             .serve_with_incoming(incoming),
@@ -436,42 +451,5 @@ impl Service<http::Request<Body>> for Gone {
         );
         let outer = WireError::new("go.micro.client", Kind::Internal, inner.to_json());
         Box::pin(async move { Ok(from_wire(&outer).into_http()) })
-    }
-}
-
-#[derive(Clone, Copy, Default)]
-struct Frames;
-
-impl Codec for Frames {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Frames {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        into.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for Frames {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining())))
     }
 }
