@@ -11,6 +11,7 @@
 //! | `local.rs` | the engine of one machine: log, memtable, redb, topic files |
 //! | `log.rs` | the commit log: one write and one sync for all that waited |
 //! | `disk.rs` | what the log and the topics ask of a file system, so that tests can take it away |
+//! | `blobs.rs` | [`Blobs`]: large values, streamed into files of their own |
 //! | `record.rs` | the bytes of a batch, as the log keeps them |
 //! | `sqlite.rs` | [`Sqlite`]: what is queried (accounts, rules, releases); one writer, WAL |
 //! | `file.rs` | [`write_atomic`]: a small file that is either old or new, never half |
