@@ -13,6 +13,7 @@ use micro_storage::{Batch, Range, Space};
 
 use crate::{Error, event::EventId};
 
+mod begin;
 mod coordinator;
 mod hub;
 mod ledger;

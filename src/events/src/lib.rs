@@ -21,6 +21,7 @@
 //! | file in `group/` | owns |
 //! |---|---|
 //! | `hub.rs` | the groups that have consumers now |
+//! | `begin.rs` | where a group is when its first consumer comes |
 //! | `coordinator.rs` | the task of such a group: reads, hands out, hears answers |
 //! | `roster.rs` | its consumers, and whose turn it is |
 //! | `ledger.rs` | what was handed out and what became of it; no I/O |

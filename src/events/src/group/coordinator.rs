@@ -4,23 +4,20 @@
 use std::{collections::VecDeque, ops::ControlFlow, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use micro_storage::{Expect, Topic};
+use micro_storage::Topic;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, Sleep},
 };
 
 use super::{
-    Answer, GROUPS, Key, Start,
+    Answer, Key, Start, begin,
     hub::{Command, Join, Stats},
     ledger::Ledger,
-    load,
     outbox::Bell,
-    position::Position,
     reader::{self, Page, Plan, Reading},
     roster::Roster,
-    row_key,
-    save::{Saved, Saver},
+    save::{self, Saved, Saver},
 };
 use crate::{
     Error,
@@ -33,6 +30,8 @@ use crate::{
 const MOST_OPEN: usize = 16 * 1024;
 /// Events that are read at once.
 const PAGE: usize = 1024;
+/// Events that are read from files at once, even when there is less room for them.
+const AHEAD: usize = 256;
 /// Events to be delivered again that are read at once.
 const AGAIN: usize = 64;
 /// Answers that are taken in one turn.
@@ -125,36 +124,8 @@ impl Coordinator {
         }
     }
 
-    /// Loads the group, or makes it.
     async fn open(&mut self, start: Start) -> Result<(), Error> {
-        let bounds = self.entries.bounds()?;
-        let saved = match self.key.named() {
-            Some(group) => load(self.topics.space(), &self.key.topic, group)?,
-            None => None,
-        };
-        let mut position = match saved {
-            Some(position) => position,
-            None => {
-                let entries = self.entries.clone();
-                let position = Position::at(reader::begin(entries, start, bounds).await?);
-                if let Some(group) = self.key.named() {
-                    let key = row_key(&self.key.topic, group);
-                    let mut batch = self.topics.space().batch();
-                    batch
-                        .expect(GROUPS, &key, Expect::Absent)
-                        .put(GROUPS, &key, position.encode());
-                    batch.commit().await?;
-                }
-                position
-            }
-        };
-        if position.next > bounds.next {
-            tracing::warn!(namespace = %self.topics.space().namespace(), topic = %self.key.topic,
-                position = position.next, end = bounds.next,
-                "A group was ahead of its topic, and is set to its end.");
-            position.next = bounds.next;
-            position.open.retain(|(offset, _)| *offset < bounds.next);
-        }
+        let (position, bounds) = begin::position(&self.topics, &self.key, start).await?;
         self.ledger = Ledger::restore(&position);
         self.skip_below(bounds.first);
         Ok(())
@@ -183,7 +154,7 @@ impl Coordinator {
                 Err(_) => Happening::Closed,
             },
             read = reader::ended(&mut self.reading) => Happening::Read(read),
-            saved = until_saved(&mut self.saver), if saving => Happening::Saved(saved),
+            saved = save::ended(&mut self.saver), if saving => Happening::Saved(saved),
             () = sleep, if due.is_some() => Happening::Moved,
         }
     }
@@ -318,13 +289,14 @@ impl Coordinator {
     /// Hands out what is read, and reads more, while somebody has room.
     fn hand_out(&mut self, now: Instant) -> Result<(), Error> {
         loop {
-            while !self.again.is_empty() || !self.fresh.is_empty() {
-                if !self.roster.advance(&self.ledger) {
-                    return Ok(());
-                }
-                let again = std::iter::from_fn(|| self.again.pop_front())
-                    .find(|delivery| self.ledger.is_again(delivery.offset));
-                let Some(delivery) = again.or_else(|| self.fresh.pop_front()) else {
+            let plan = self.plan();
+            let planned = plan.is_some();
+            if let Some(plan) = plan {
+                self.read(plan)?;
+            }
+            let mut handed = false;
+            while self.has_event() && self.roster.advance(&self.ledger) {
+                let Some(delivery) = self.next_event() else {
                     break;
                 };
                 if let Some(member) = self.roster.current() {
@@ -333,41 +305,68 @@ impl Coordinator {
                     let ledger = &mut self.ledger;
                     let number = ledger.hand_over(offset, id, member.id, terms, now);
                     member.outbox.push(delivery.numbered(number));
+                    handed = true;
                 }
             }
-            if self.reading.is_some() {
+            if !planned && !handed {
                 return Ok(());
             }
-            let Some(plan) = self.plan() else {
-                return Ok(());
-            };
-            if !plan.is_recent(&self.entries) {
-                let entries = self.entries.clone();
-                let read = move || plan.read(&entries);
-                self.reading = Some(tokio::task::spawn_blocking(read));
-                return Ok(());
-            }
-            let page = plan.read(&self.entries)?;
-            self.file(page)?;
         }
     }
 
-    /// What to read next, if anything.
+    /// Whether an event is there to be handed out. New ones wait for those that were given out
+    /// before, which come first.
+    fn has_event(&mut self) -> bool {
+        while let Some(delivery) = self.again.front() {
+            if self.ledger.is_again(delivery.offset) {
+                return true;
+            }
+            self.again.pop_front();
+        }
+        !self.fresh.is_empty() && self.ledger.again().next().is_none()
+    }
+
+    fn next_event(&mut self) -> Option<Delivery> {
+        self.again.pop_front().or_else(|| self.fresh.pop_front())
+    }
+
+    /// What to read next, if anything: first what was given out before.
     fn plan(&mut self) -> Option<Plan> {
         let room = self.roster.room(&self.ledger);
-        if room == 0 {
+        if room == 0 || self.reading.is_some() {
             return None;
         }
-        let again: Vec<u64> = self.ledger.again().take(room.min(AGAIN)).collect();
-        if !again.is_empty() {
-            return Some(Plan::Again(again));
+        if self.again.is_empty() {
+            let again: Vec<u64> = self.ledger.again().take(room.min(AGAIN)).collect();
+            if !again.is_empty() {
+                return Some(Plan::Again(again));
+            }
         }
-        let entries = room
-            .min(PAGE)
-            .min(MOST_OPEN.saturating_sub(self.ledger.open()));
         let end = *self.follow.borrow_and_update();
         let next = self.ledger.next();
-        (next < end && entries > 0).then_some(Plan::Fresh(next, entries))
+        if !self.fresh.is_empty() || next >= end {
+            return None;
+        }
+        let wanted = if self.entries.is_recent(next) {
+            room
+        } else {
+            room.max(AHEAD)
+        };
+        let free = MOST_OPEN.saturating_sub(self.ledger.open());
+        let entries = wanted.min(PAGE).min(free);
+        (entries > 0).then_some(Plan::Fresh(next, entries))
+    }
+
+    /// Reads at once, or by another thread when it takes a file.
+    fn read(&mut self, plan: Plan) -> Result<(), Error> {
+        if plan.is_recent(&self.entries) {
+            let page = plan.read(&self.entries)?;
+            return self.file(page);
+        }
+        let entries = self.entries.clone();
+        let read = move || plan.read(&entries);
+        self.reading = Some(tokio::task::spawn_blocking(read));
+        Ok(())
     }
 
     /// Takes over what was read.
@@ -489,12 +488,5 @@ impl Coordinator {
                 Command::Stop(_, told) => drop(told.send(())),
             }
         }
-    }
-}
-
-async fn until_saved(saver: &mut Option<Saver>) -> Saved {
-    match saver {
-        Some(saver) => saver.ended().await,
-        None => std::future::pending().await,
     }
 }

@@ -1,9 +1,8 @@
 //! Reading a topic for a group: a page of new events, or events that are to be delivered again.
 
-use micro_storage::{Bounds, Entry, Topic};
+use micro_storage::{Entry, Topic};
 use tokio::task::JoinHandle;
 
-use super::Start;
 use crate::Error;
 
 /// Bytes of one page, about.
@@ -63,20 +62,6 @@ impl Plan {
 pub(super) fn one(topic: &Topic, offset: u64) -> Result<Option<Entry>, Error> {
     let entry = topic.read(offset, 1, 1)?.into_iter().next();
     Ok(entry.filter(|entry| entry.offset == offset))
-}
-
-/// Where a new group begins.
-pub(super) async fn begin(entries: Topic, start: Start, bounds: Bounds) -> Result<u64, Error> {
-    match start {
-        Start::Now => Ok(bounds.next),
-        Start::From(offset) => Ok(offset.clamp(bounds.first, bounds.next)),
-        Start::At(time) => {
-            match tokio::task::spawn_blocking(move || entries.offset_at(time)).await {
-                Ok(offset) => Ok(offset?),
-                Err(_) => Err(Error::Stopping),
-            }
-        }
-    }
 }
 
 /// The end of the reading under way; never without one.

@@ -137,6 +137,14 @@ impl Saver {
     }
 }
 
+/// The end of the save under way; never without one.
+pub(super) async fn ended(saver: &mut Option<Saver>) -> Saved {
+    match saver {
+        Some(saver) => saver.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// One save.
 struct Task {
     topics: Arc<Topics>,
