@@ -51,3 +51,33 @@ pub(crate) fn source(server: &Server, name: &str, files: &[(&str, &str)]) -> Pat
     }
     dir
 }
+
+/// Makes an administrator of `namespace`, as whom the CLI then acts.
+pub(crate) fn administrator(server: &Server, namespace: &str) {
+    server.cli(["user", "namespace", "set", "micro"]).ok();
+    server
+        .cli(["login", "--username", "admin", "--password", "micro"])
+        .ok();
+    let create = [
+        "auth",
+        "create",
+        "account",
+        "--namespace",
+        namespace,
+        "--secret",
+        "s3cret",
+        "--scopes",
+        "admin",
+        "boss",
+    ];
+    assert!(server.cli(create).ok().contains("Account created"));
+    enter(server, namespace);
+}
+
+/// Acts as the administrator of `namespace` from here on.
+pub(crate) fn enter(server: &Server, namespace: &str) {
+    server.cli(["user", "namespace", "set", namespace]).ok();
+    server
+        .cli(["login", "--username", "boss", "--password", "s3cret"])
+        .ok();
+}

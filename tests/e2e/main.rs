@@ -12,6 +12,7 @@ mod deploys;
 mod first_access;
 mod fixtures;
 mod gateway;
+mod isolation;
 mod languages;
 mod plain_http;
 mod privileges;

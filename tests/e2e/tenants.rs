@@ -2,36 +2,7 @@
 
 use micro_tests::Server;
 
-use crate::fixtures::run_echo;
-
-/// An administrator of `namespace`, in whose home the CLI then acts.
-fn administrator(server: &Server, namespace: &str) {
-    server.cli(["user", "namespace", "set", "micro"]).ok();
-    server
-        .cli(["login", "--username", "admin", "--password", "micro"])
-        .ok();
-    let create = [
-        "auth",
-        "create",
-        "account",
-        "--namespace",
-        namespace,
-        "--secret",
-        "s3cret",
-        "--scopes",
-        "admin",
-        "boss",
-    ];
-    assert!(server.cli(create).ok().contains("Account created"));
-    enter(server, namespace);
-}
-
-fn enter(server: &Server, namespace: &str) {
-    server.cli(["user", "namespace", "set", namespace]).ok();
-    server
-        .cli(["login", "--username", "boss", "--password", "s3cret"])
-        .ok();
-}
+use crate::fixtures::{administrator, run_echo};
 
 #[test]
 fn services_accounts_logs_and_routes_stay_within_their_namespace() {

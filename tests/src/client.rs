@@ -105,6 +105,16 @@ impl Server {
     /// Runs curl against any URL.
     #[track_caller]
     pub fn curl_url(&self, url: &str, args: &[&str]) -> Reply {
+        self.listen(url, args)
+            .unwrap_or_else(|why| panic!("curl {url}: {why}"))
+    }
+
+    /// Runs curl against any URL for as long as `args` say; fails with curl's words when nothing at
+    /// all came, as from a stream on which nothing happens.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn listen(&self, url: &str, args: &[&str]) -> Result<Reply, String> {
         let output = std::process::Command::new("curl")
             .args([
                 "--silent",
@@ -122,11 +132,9 @@ impl Server {
             .output()
             .expect("curl is installed");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(
-            !text.is_empty(),
-            "curl {url}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        if text.is_empty() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
         // "100 Continue" may come before the real head.
         let mut rest = text.as_str();
         loop {
@@ -140,11 +148,11 @@ impl Server {
                 rest = body;
                 continue;
             }
-            return Reply {
+            return Ok(Reply {
                 status,
                 headers: head.to_lowercase(),
                 body: body.to_owned(),
-            };
+            });
         }
     }
 }
