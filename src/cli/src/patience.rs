@@ -66,8 +66,9 @@ impl Patience {
             self.told = true;
             let text = error.to_string();
             let first = text.lines().next().unwrap_or(&text);
-            self.printer
-                .note(&format!("{first}; trying until the server is back"));
+            self.printer.note(&format!(
+                "lost the server ({first}); waiting until it is back"
+            ));
             // A server that ends every connection at once is not to be asked ever faster.
             if connected.elapsed() > LONGEST {
                 self.delay = SHORTEST;

@@ -293,8 +293,12 @@ async fn rotate(context: &Context) -> Result<()> {
     if context.printer.is_json() {
         return context.printer.json(&json!({ "secrets": secrets }));
     }
+    let what = match secrets {
+        1 => "1 secret is".into(),
+        count => format!("{count} secrets are"),
+    };
     context.printer.note(&format!(
-        "{secrets} secrets are encrypted with a new key now; keep a copy of it"
+        "{what} encrypted with a new key now; keep a copy of the key"
     ));
     Ok(())
 }

@@ -74,7 +74,7 @@ pub(crate) struct EventsConsume {
     /// Consume as a member of this group, which remembers its place; without it every event is shown
     #[arg(long, short, value_name = "NAME")]
     pub(crate) group: Option<String>,
-    /// Where to begin: beginning, an offset, a time such as 2026-01-31T08:00:00Z, or 10m for ten minutes ago; from now on, or where the group is, if not given
+    /// Where to begin: beginning, an offset, a time such as 2026-01-31T08:00:00Z, or 10m for ten minutes ago; what comes from now on if not given. A group that exists goes on where it is
     #[arg(long, short, value_name = "PLACE")]
     pub(crate) from: Option<Start>,
     /// Stop after so many events

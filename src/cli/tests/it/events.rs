@@ -76,7 +76,7 @@ pub(crate) fn consumers_outlive_the_server(bench: &Bench) {
     );
     assert_eq!(
         String::from_utf8(out.stderr).unwrap(),
-        "the server stops; trying until the server is back\nconnected again\n"
+        "lost the server (the server stops); waiting until it is back\nconnected again\n"
     );
     {
         let mut seen = bench.seen.lock().unwrap();

@@ -132,7 +132,7 @@ pub(crate) fn records_are_watched(bench: &Bench) {
     );
     assert_eq!(
         interrupt(child),
-        "the server stops; trying until the server is back\nconnected again\n"
+        "lost the server (the server stops); waiting until it is back\nconnected again\n"
     );
     let seen = bench.seen.lock().unwrap();
     let asked: Vec<_> = seen.state.watches.iter().map(|w| w.changes_only).collect();

@@ -10,7 +10,7 @@ use tonic::Request;
 use crate::{
     command_line::StoreWatch,
     context::Context,
-    error::Result,
+    error::{Error, Result},
     line::{self, Object},
     patience::{self, Patience},
     printer::{Output, Printer},
@@ -27,7 +27,7 @@ pub(super) async fn run(context: &Context, args: StoreWatch) -> Result<()> {
     tokio::select! {
         biased;
         () = patience::interrupted() => Ok(()),
-        ended = watcher.follow(context) => ended,
+        ended = watcher.follow(context) => ended.map_err(Error::plainly),
     }
 }
 
@@ -51,7 +51,7 @@ impl Watcher {
     /// Prints what one connection brings.
     async fn connection(&mut self, context: &Context, patience: &mut Patience) -> Result<()> {
         let session = Session::open(context).await?;
-        let failed = |status| session.failure(status).plainly();
+        let failed = |status| session.failure(status);
         // Without a revision to compare with, everything would look new.
         let changes_only = self.seen == 0 && !self.args.all;
         let database = &self.args.table.database;

@@ -174,7 +174,10 @@ impl store::store_server::Store for Script {
             vec![
                 event(Current, "", 0),
                 event(Written, "b", 5),
-                Err(Status::unavailable("the server stops")),
+                Err(refuse(
+                    Kind::Unavailable,
+                    "the server stops\nhint: open a new watch",
+                )),
             ]
         } else {
             vec![
