@@ -63,6 +63,7 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
             "micro-auth",
             "micro-registry",
             "micro-runtime",
+            "micro-store",
             "micro-config",
             "micro-events",
             "micro-pipeline",
