@@ -9,11 +9,13 @@
 mod announcement;
 mod bad_input;
 mod deploys;
+mod durability;
 mod first_access;
 mod fixtures;
 mod gateway;
 mod isolation;
 mod languages;
+mod notes;
 mod plain_http;
 mod privileges;
 mod rules;

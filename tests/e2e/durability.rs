@@ -1,0 +1,353 @@
+//! What was acknowledged is there after everything was killed, again and again.
+//!
+//! `MICRO_CRASH_ROUNDS` says how often (8 when it says nothing).
+
+use std::{
+    collections::BTreeSet,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    process::{Child, Stdio},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
+
+use micro_tests::{Server, eventually};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+
+/// Writers of each kind.
+const WRITERS: usize = 2;
+/// Acknowledged writes of each kind after which a round may end.
+const ENOUGH: u64 = 20;
+
+/// JSON calls over one connection to the gateway; ends when the connection does.
+struct Caller {
+    stream: BufReader<TcpStream>,
+    token: String,
+}
+
+impl Caller {
+    fn new(gateway: SocketAddr, token: &str) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(gateway)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        Ok(Self {
+            stream: BufReader::new(stream),
+            token: token.to_owned(),
+        })
+    }
+
+    /// The body of a successful answer; anything else is no acknowledgement.
+    fn call(&mut self, path: &str, body: &Value) -> Option<Value> {
+        let body = body.to_string();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: micro\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            self.token,
+            body.len()
+        );
+        self.stream.get_mut().write_all(request.as_bytes()).ok()?;
+        let mut status = String::new();
+        self.stream.read_line(&mut status).ok()?;
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            self.stream.read_line(&mut line).ok()?;
+            let line = line.trim_end().to_lowercase();
+            if let Some(value) = line.strip_prefix("content-length: ") {
+                length = value.parse().ok()?;
+            }
+            if line.is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).ok()?;
+        status
+            .starts_with("HTTP/1.1 200")
+            .then(|| serde_json::from_slice(&body).ok())?
+    }
+}
+
+/// What the node said it has kept.
+#[derive(Default)]
+struct Acknowledged {
+    records: Mutex<BTreeSet<String>>,
+    settings: Mutex<BTreeSet<String>>,
+    events: Mutex<BTreeSet<String>>,
+}
+
+/// Writes until the connection is gone or `stop`; notes each name once it is acknowledged.
+fn write(
+    mut caller: Caller,
+    stop: &AtomicBool,
+    prefix: &str,
+    counter: &AtomicU64,
+    kept: &Mutex<BTreeSet<String>>,
+    request: impl Fn(&str) -> (&'static str, Value),
+) {
+    for number in 0_u64.. {
+        if stop.load(Relaxed) {
+            return;
+        }
+        let name = format!("{prefix}-{number}");
+        let (path, body) = request(&name);
+        if caller.call(path, &body).is_none() {
+            return;
+        }
+        kept.lock().unwrap().insert(name);
+        counter.fetch_add(1, Relaxed);
+    }
+}
+
+fn base64(text: &str) -> String {
+    // Only what the JSON form of `bytes` needs.
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for chunk in text.as_bytes().chunks(3) {
+        let bits = chunk
+            .iter()
+            .fold(0_u32, |bits, byte| (bits << 8) | u32::from(*byte))
+            << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            if place <= chunk.len() {
+                out.push(char::from(
+                    ALPHABET[(bits >> (18 - 6 * place)) as usize & 63],
+                ));
+            } else {
+                out.push('=');
+            }
+        }
+    }
+    out
+}
+
+/// A member of the group, printing each event before it acknowledges it.
+fn consumer(server: &Server) -> Child {
+    server
+        .command(server.binary())
+        .args(["events", "consume", "crashes", "--group", "readers"])
+        .args(["--from", "beginning"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// The name of the event in a line of a consumer.
+fn name_in(line: &str) -> Option<String> {
+    let from = line.find("event-")?;
+    let name: String = line[from..]
+        .chars()
+        .take_while(|c| c.is_ascii_alphanumeric() || *c == '-')
+        .collect();
+    Some(name)
+}
+
+/// The CLI's environment after a start on other ports.
+fn follow(server: &Server) {
+    let proxy = server.address("proxy").to_string();
+    server.cli(["env", "add", "again", &proxy]).ok();
+    server.cli(["env", "set", "again"]).ok();
+    server
+        .cli(["login", "--username", "admin", "--password", "micro"])
+        .ok();
+}
+
+#[test]
+fn acknowledged_writes_survive_sigkill_of_everything() {
+    let rounds: u64 = std::env::var("MICRO_CRASH_ROUNDS")
+        .ok()
+        .map_or(8, |n| n.parse().expect("a number of rounds"));
+    let mut server = Server::start().logged_in();
+    let create = [
+        "auth", "create", "token", "--id", "admin", "--secret", "micro", "--expiry", "86400",
+        "--output", "json",
+    ];
+    let token = server.cli(create).json();
+    let token = token["access_token"].as_str().expect("a token").to_owned();
+    let kept = Acknowledged::default();
+    let seen: Mutex<BTreeSet<String>> = Mutex::default();
+
+    for round in 0..rounds {
+        let stop = AtomicBool::new(false);
+        let done: [AtomicU64; 3] = Default::default();
+        let gateway = server.address("gateway");
+        let mut reader = consumer(&server);
+        let lines = BufReader::new(reader.stdout.take().unwrap()).lines();
+        thread::scope(|scope| {
+            for writer in 0..WRITERS {
+                let caller = || Caller::new(gateway, &token).expect("the gateway accepts");
+                let prefix = move |kind| format!("{kind}-{round}-{writer}");
+                let (stop, done, kept) = (&stop, &done, &kept);
+                let (record, setting, event) = (caller(), caller(), caller());
+                scope.spawn(move || {
+                    write(
+                        record,
+                        stop,
+                        &prefix("record"),
+                        &done[0],
+                        &kept.records,
+                        |name| {
+                            let record = json!({"key": name, "value": base64(name)});
+                            ("/store/Store/Write", json!({ "record": record }))
+                        },
+                    );
+                });
+                scope.spawn(move || {
+                    write(
+                        setting,
+                        stop,
+                        &prefix("setting"),
+                        &done[1],
+                        &kept.settings,
+                        |name| {
+                            let value = json!({"data": format!("\"{name}\"")});
+                            let path = format!("crash.{name}");
+                            (
+                                "/config/Config/Set",
+                                json!({"namespace": "micro", "path": path, "value": value}),
+                            )
+                        },
+                    );
+                });
+                scope.spawn(move || {
+                    write(
+                        event,
+                        stop,
+                        &prefix("event"),
+                        &done[2],
+                        &kept.events,
+                        |name| {
+                            let payload = base64(name);
+                            (
+                                "/events/Stream/Publish",
+                                json!({"topic": "crashes", "payload": payload}),
+                            )
+                        },
+                    );
+                });
+            }
+            scope.spawn(|| {
+                for line in lines.map_while(Result::ok) {
+                    seen.lock().unwrap().extend(name_in(&line));
+                }
+            });
+            eventually("writes of each kind", Duration::from_secs(60), || {
+                done.iter().all(|n| n.load(Relaxed) >= ENOUGH).then_some(())
+            });
+            // The node first: the supervisor would start another one.
+            let node = server.node().expect("the node runs");
+            kill(Pid::from_raw(server.supervisor()), Signal::SIGKILL).expect("ours");
+            kill(Pid::from_raw(node), Signal::SIGKILL).expect("ours");
+            let _ = reader.kill();
+            stop.store(true, Relaxed);
+        });
+        let _ = reader.wait();
+        server.stop();
+        server.launch();
+        follow(&server);
+        check(&server, &token, &kept, round);
+    }
+
+    // Each event came to the group at least once.
+    let published = kept.events.lock().unwrap().clone();
+    let mut reader = consumer(&server);
+    let lines = BufReader::new(reader.stdout.take().unwrap()).lines();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for line in lines.map_while(Result::ok) {
+                seen.lock().unwrap().extend(name_in(&line));
+            }
+        });
+        let complete = || published.is_subset(&seen.lock().unwrap()).then_some(());
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while complete().is_none() && std::time::Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(50));
+        }
+        let _ = reader.kill();
+    });
+    let _ = reader.wait();
+    let seen = seen.lock().unwrap();
+    let lost: Vec<_> = published.difference(&seen).take(5).collect();
+    assert!(lost.is_empty(), "never delivered: {lost:?}");
+    println!(
+        "{rounds} rounds: {} records, {} settings, {} events",
+        kept.records.lock().unwrap().len(),
+        kept.settings.lock().unwrap().len(),
+        published.len()
+    );
+}
+
+/// Reads everything that was ever acknowledged.
+fn check(server: &Server, token: &str, kept: &Acknowledged, round: u64) {
+    let mut caller = Caller::new(server.address("gateway"), token).expect("the gateway accepts");
+    let all = caller
+        .call(
+            "/store/Store/Read",
+            &json!({"key": "record-", "options": {"prefix": true}}),
+        )
+        .expect("records are read");
+    let found: BTreeSet<String> = all["records"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|record| {
+            let key = record["key"].as_str().expect("a key").to_owned();
+            assert_eq!(record["value"], base64(&key), "a torn record");
+            key
+        })
+        .collect();
+    let lost: Vec<String> = kept
+        .records
+        .lock()
+        .unwrap()
+        .difference(&found)
+        .take(5)
+        .cloned()
+        .collect();
+    assert!(lost.is_empty(), "round {round}: records lost: {lost:?}");
+
+    let document = caller
+        .call(
+            "/config/Config/Get",
+            &json!({"namespace": "micro", "path": "crash"}),
+        )
+        .expect("settings are read");
+    let document: Value =
+        serde_json::from_str(document["value"]["data"].as_str().expect("JSON")).expect("JSON");
+    for name in kept.settings.lock().unwrap().iter() {
+        assert_eq!(
+            document[name],
+            name.as_str(),
+            "round {round}: a setting was lost"
+        );
+    }
+
+    let events = caller
+        .call(
+            "/events/Store/Read",
+            &json!({"topic": "crashes", "limit": 10_000_000}),
+        )
+        .expect("events are read");
+    let found: BTreeSet<&str> = events["events"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|event| event["payload"].as_str().expect("a payload"))
+        .collect();
+    let kept = kept.events.lock().unwrap();
+    let lost: Vec<&String> = kept
+        .iter()
+        .filter(|name| !found.contains(base64(name).as_str()))
+        .take(5)
+        .collect();
+    assert!(lost.is_empty(), "round {round}: events lost: {lost:?}");
+}
