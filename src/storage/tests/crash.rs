@@ -25,6 +25,8 @@ const FIRST: &str = "MICRO_TEST_CRASH_FIRST";
 /// How many rounds the storage gets, 20 when unset.
 const ROUNDS: &str = "MICRO_CRASH_ROUNDS";
 const SQLITE_ROUNDS: u32 = 4;
+/// After so many rounds an empty state takes over, so that many rounds do not take ever longer.
+const LIFE: u32 = 10;
 const WRITERS: u32 = 8;
 const STEPS: &[&str] = &["CREATE TABLE t (id INTEGER PRIMARY KEY, half INTEGER NOT NULL UNIQUE)"];
 
@@ -139,9 +141,12 @@ fn crash(engine: &str, place: &Path, first: u32, after: usize) -> BTreeSet<u32> 
 /// `present` gives every stored half after a reopen.
 fn rounds(engine: &str, rounds: u32, present: impl Fn(&Path) -> BTreeSet<u32>) {
     let dir = tempfile::tempdir().unwrap();
-    let place = dir.path().join("state");
     let mut expected = BTreeSet::new();
     for round in 0..rounds {
+        let place = dir.path().join(format!("state {}", round / LIFE));
+        if round % LIFE == 0 {
+            expected.clear();
+        }
         let first = round * 1_000_000;
         let after = [1, 40, 300, 700][round as usize % 4] + round as usize;
         expected.extend(crash(engine, &place, first, after));
