@@ -20,7 +20,10 @@ use tonic::{
     },
 };
 
-use crate::{environment::Environment, identity::Identity, platform::Platform};
+use crate::{
+    auth::Auth, blobs::Blobs, broker::Broker, config::Config, environment::Environment,
+    events::Events, identity::Identity, platform::Platform, registry::Registry, store::Store,
+};
 
 const NAMESPACE: HeaderName = HeaderName::from_static("micro-namespace");
 /// `UNAUTHENTICATED` in the header `grpc-status`.
@@ -84,6 +87,89 @@ impl Mesh {
             shared: self.shared.clone(),
             service: Some(service.into().into()),
         }
+    }
+
+    /// The settings of the namespace.
+    ///
+    /// ```no_run
+    /// let config = micro_sdk::mesh().config();
+    /// ```
+    #[must_use]
+    pub fn config(&self) -> Config {
+        Config::new(self.platform())
+    }
+
+    /// The records of the namespace.
+    ///
+    /// ```no_run
+    /// let store = micro_sdk::mesh().store();
+    /// ```
+    #[must_use]
+    pub fn store(&self) -> Store {
+        Store::new(self.platform())
+    }
+
+    /// The large values of the namespace.
+    ///
+    /// ```no_run
+    /// let blobs = micro_sdk::mesh().blobs();
+    /// ```
+    #[must_use]
+    pub fn blobs(&self) -> Blobs {
+        Blobs::new(self.platform())
+    }
+
+    /// The streams of events of the namespace.
+    ///
+    /// ```no_run
+    /// let events = micro_sdk::mesh().events();
+    /// ```
+    #[must_use]
+    pub fn events(&self) -> Events {
+        Events::new(self.platform())
+    }
+
+    /// Messages to whoever listens now.
+    ///
+    /// ```no_run
+    /// let broker = micro_sdk::mesh().broker();
+    /// ```
+    #[must_use]
+    pub fn broker(&self) -> Broker {
+        Broker::new(self.platform())
+    }
+
+    /// Who calls, and who this service is.
+    ///
+    /// ```no_run
+    /// let auth = micro_sdk::mesh().auth();
+    /// ```
+    #[must_use]
+    pub fn auth(&self) -> Auth {
+        Auth::new(self.platform())
+    }
+
+    /// Which services there are.
+    ///
+    /// ```no_run
+    /// let registry = micro_sdk::mesh().registry();
+    /// ```
+    #[must_use]
+    pub fn registry(&self) -> Registry {
+        Registry::new(self.platform())
+    }
+
+    /// The way to the built-in services, whichever service this is the way to.
+    fn platform(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            service: None,
+        }
+    }
+
+    /// The value of `authorization` that calls carry; `None` without credentials.
+    pub(crate) async fn token(&self) -> Result<Option<HeaderValue>, Status> {
+        self.shared.identity.header(&self.shared.platform).await
     }
 
     /// `host:port` of the platform.

@@ -68,34 +68,27 @@ impl Platform {
 /// What a status of the platform says to a person: the `detail` of Micro's error object, or its text.
 pub(crate) fn detail(status: &Status) -> String {
     let text = status.message();
-    json_string(text, "detail").unwrap_or_else(|| text.to_owned())
+    object(text)
+        .and_then(|object| object.detail)
+        .unwrap_or_else(|| text.to_owned())
 }
 
-/// The string member `name` of the flat JSON object `text`.
-///
-/// Micro's error object is the only JSON this library meets; it is not worth a JSON library.
-fn json_string(text: &str, name: &str) -> Option<String> {
-    let (_, rest) = text.split_once(&format!("\"{name}\""))?;
-    let rest = rest.trim_start().strip_prefix(':')?.trim_start();
-    let mut chars = rest.strip_prefix('"')?.chars();
-    let mut value = String::new();
-    loop {
-        match chars.next()? {
-            '"' => return Some(value),
-            '\\' => match chars.next()? {
-                'n' => value.push('\n'),
-                't' => value.push('\t'),
-                'r' => value.push('\r'),
-                'u' => {
-                    let hex: String = chars.by_ref().take(4).collect();
-                    let code = u32::from_str_radix(&hex, 16).ok()?;
-                    value.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
-                }
-                other => value.push(other),
-            },
-            other => value.push(other),
-        }
-    }
+/// The HTTP status in Micro's error object.
+pub(crate) fn code(status: &Status) -> Option<u16> {
+    object(status.message())?.code
+}
+
+/// Micro's error object, as far as it matters here. Micro 3.0 writes its members with capitals.
+#[derive(serde::Deserialize)]
+struct ErrorObject {
+    #[serde(default, alias = "Code")]
+    code: Option<u16>,
+    #[serde(default, alias = "Detail")]
+    detail: Option<String>,
+}
+
+fn object(text: &str) -> Option<ErrorObject> {
+    serde_json::from_str(text).ok()
 }
 
 #[cfg(test)]

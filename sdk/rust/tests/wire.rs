@@ -11,6 +11,8 @@
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, Value};
 
+#[path = "wire/state.rs"]
+mod state;
 #[path = "../src/wire.rs"]
 mod wire;
 
@@ -19,8 +21,8 @@ use wire::{auth, registry};
 const PROTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto");
 
 fn pool() -> DescriptorPool {
-    let files = ["auth/auth.proto", "registry/registry.proto"];
-    let files = files.map(|file| format!("{PROTO}/{file}"));
+    let files = ["auth", "broker", "config", "events", "registry", "store"];
+    let files = files.map(|file| format!("{PROTO}/{file}/{file}.proto"));
     DescriptorPool::from_file_descriptor_set(protox::compile(files, [PROTO]).unwrap()).unwrap()
 }
 
@@ -169,7 +171,30 @@ fn the_platform_reads_what_the_library_registers() {
 fn the_methods_that_the_library_calls_exist() {
     let pool = pool();
     for (service, method) in [
+        ("auth.Auth", "Inspect"),
         ("auth.Auth", "Token"),
+        ("broker.Broker", "Publish"),
+        ("broker.Broker", "Subscribe"),
+        ("config.Config", "Delete"),
+        ("config.Config", "Get"),
+        ("config.Config", "Set"),
+        ("config.Config", "Watch"),
+        ("events.Stream", "Consume"),
+        ("events.Stream", "Publish"),
+        ("events.Stream", "PublishBatch"),
+        ("registry.Registry", "GetService"),
+        ("registry.Registry", "ListServices"),
+        ("registry.Registry", "Watch"),
+        ("store.BlobStore", "Delete"),
+        ("store.BlobStore", "List"),
+        ("store.BlobStore", "Read"),
+        ("store.BlobStore", "Write"),
+        ("store.Store", "Commit"),
+        ("store.Store", "Delete"),
+        ("store.Store", "List"),
+        ("store.Store", "Read"),
+        ("store.Store", "Watch"),
+        ("store.Store", "Write"),
         ("registry.Registry", "Register"),
         ("registry.Registry", "Deregister"),
     ] {
