@@ -165,3 +165,6 @@ fn request(key: &str) -> BlobRequest {
         options: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,7 +45,15 @@ impl Fake {
     }
 
     fn serve(&self, address: &str) -> (String, Runtime) {
-        let listener = StdListener::bind(address).unwrap();
+        // The one before, which is not waited for, may still hold the address.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let listener = loop {
+            match StdListener::bind(address) {
+                Ok(listener) => break listener,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let mut builder = tokio::runtime::Builder::new_multi_thread();
