@@ -1,6 +1,6 @@
 //! What was acknowledged is there after everything was killed, again and again.
 //!
-//! `MICRO_CRASH_ROUNDS` says how often (8 when it says nothing).
+//! `MICRO_KILL_ROUNDS` says how often (8 when it says nothing).
 
 use std::{
     collections::BTreeSet,
@@ -143,12 +143,12 @@ fn consumer(server: &Server) -> Child {
 
 /// The name of the event in a line of a consumer.
 fn name_in(line: &str) -> Option<String> {
-    let from = line.find("event-")?;
-    let name: String = line[from..]
+    let (_, rest) = line.split_once("event-")?;
+    let name: String = rest
         .chars()
         .take_while(|c| c.is_ascii_alphanumeric() || *c == '-')
         .collect();
-    Some(name)
+    Some(format!("event-{name}"))
 }
 
 /// The CLI's environment after a start on other ports.
@@ -163,7 +163,7 @@ fn follow(server: &Server) {
 
 #[test]
 fn acknowledged_writes_survive_sigkill_of_everything() {
-    let rounds: u64 = std::env::var("MICRO_CRASH_ROUNDS")
+    let rounds: u64 = std::env::var("MICRO_KILL_ROUNDS")
         .ok()
         .map_or(8, |n| n.parse().expect("a number of rounds"));
     let mut server = Server::start().logged_in();
@@ -278,12 +278,6 @@ fn acknowledged_writes_survive_sigkill_of_everything() {
     let seen = seen.lock().unwrap();
     let lost: Vec<_> = published.difference(&seen).take(5).collect();
     assert!(lost.is_empty(), "never delivered: {lost:?}");
-    println!(
-        "{rounds} rounds: {} records, {} settings, {} events",
-        kept.records.lock().unwrap().len(),
-        kept.settings.lock().unwrap().len(),
-        published.len()
-    );
 }
 
 /// Reads everything that was ever acknowledged.
@@ -350,4 +344,49 @@ fn check(server: &Server, token: &str, kept: &Acknowledged, round: u64) {
         .take(5)
         .collect();
     assert!(lost.is_empty(), "round {round}: events lost: {lost:?}");
+}
+
+#[test]
+fn damage_is_found_by_the_check_of_the_data() {
+    let mut server = Server::start().logged_in();
+    server
+        .cli_with_input(["blob", "write", "picture", "-"], &"pixels ".repeat(5000))
+        .ok();
+    server.cli(["store", "write", "greeting", "hello"]).ok();
+    server.cli(["events", "publish", "news", "hello"]).ok();
+    let check = |server: &Server| {
+        let output = server
+            .server_command()
+            .arg("--check-data")
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(text).unwrap())
+    };
+    let (fine, text) = check(&server);
+    assert!(!fine && text.contains("in use"), "{text}");
+
+    assert_eq!(server.stop(), 0);
+    let (fine, text) = check(&server);
+    assert!(fine && text.contains("1 blobs"), "{text}");
+
+    let blob = find_file(&server.state().join("storage/blobs"));
+    let mut bytes = std::fs::read(&blob).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&blob, bytes).unwrap();
+    let (fine, text) = check(&server);
+    assert!(!fine && text.contains("damaged"), "{text}");
+}
+
+/// The one file below a directory.
+fn find_file(directory: &std::path::Path) -> std::path::PathBuf {
+    let entries: Vec<_> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    let (dirs, files): (Vec<_>, Vec<_>) = entries.into_iter().partition(|p| p.is_dir());
+    files
+        .into_iter()
+        .next()
+        .unwrap_or_else(|| find_file(&dirs[0]))
 }

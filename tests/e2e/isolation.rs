@@ -151,7 +151,7 @@ fn endpoints(server: &Server, service: &str) -> Vec<Value> {
     let endpoints = described[0]["endpoints"]
         .as_array()
         .or_else(|| described["endpoints"].as_array())
-        .unwrap_or_else(|| panic!("{described}"));
+        .expect("its endpoints");
     assert!(!endpoints.is_empty(), "{service}");
     endpoints.clone()
 }
@@ -222,7 +222,7 @@ fn no_method_tells_or_changes_anything_of_another_namespace() {
     );
     let worker = worker.json()["token"]["access_token"]
         .as_str()
-        .unwrap_or_else(|| panic!("{worker:?}"))
+        .expect("a token")
         .to_owned();
 
     // Something happens in red all the time, for those who watch.

@@ -31,6 +31,8 @@ cargo xtask <task>
   layers             show which crate may use which, and fail on any other arrow
   generate [--check] write the generated reference pages, or fail if they differ
   bench gateway      the gateway and the mesh beside Envoy, HAProxy and nginx
+  bench state [KEYS] [ROW]
+                     durable puts, events and watches beside redis, etcd and NATS
   bench footprint    idle memory, binary size, time from upload to first answer
                      --no-build measures what was built before
 ";

@@ -35,6 +35,8 @@ use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 const VALUE: usize = 256;
 const BATCH: usize = 100;
 const TOPICS: u64 = 4;
+/// A prime, so that a batch meets no key twice.
+const STRIDE: u64 = 7919;
 /// Clients that fill.
 const LANES: usize = 8;
 /// Watchers on one connection.
@@ -115,7 +117,11 @@ async fn once(
         "get" => client.get(&key(random.below(keys))).await?,
         "publish" => client.publish(&topic, &value).await?,
         "batch" => {
-            let chosen: Vec<String> = (0..BATCH).map(|_| key(random.below(keys))).collect();
+            // Far apart and each once: a transaction may not write a key twice.
+            let start = random.below(keys);
+            let chosen: Vec<String> = (0..BATCH as u64)
+                .map(|i| key((start + i * STRIDE) % keys))
+                .collect();
             client.put_batch(&chosen, &value).await?;
             return Ok(BATCH);
         }

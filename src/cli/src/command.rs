@@ -4,10 +4,9 @@
 use std::{future::Future, process::ExitCode};
 
 use clap::ArgMatches;
-use micro_core::settings::Loaded;
 
 use crate::{
-    VERSION,
+    Daemon, VERSION,
     command_line::{Command, CommandLine},
     context::Context,
     dynamic,
@@ -42,7 +41,7 @@ pub(crate) fn run(
     line: CommandLine,
     matches: &ArgMatches,
     printer: Printer,
-    start: fn(Loaded) -> ExitCode,
+    daemon: Daemon,
 ) -> Result<ExitCode> {
     if line.version {
         return version(printer);
@@ -57,7 +56,7 @@ pub(crate) fn run(
         Command::Version => return version(printer),
         Command::Server(args) => {
             let flags = matches.subcommand_matches("server");
-            return server::run(printer, &args, flags, start);
+            return server::run(printer, &args, flags, daemon);
         }
         Command::New(args) => project::create(printer, &args)?,
         Command::Env(args) => env::run(load()?, args)?,

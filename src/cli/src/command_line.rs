@@ -124,6 +124,9 @@ pub(crate) struct Server {
     /// Check the settings, then exit
     #[arg(long)]
     pub(crate) check: bool,
+    /// Read everything that is kept and say what is damaged, then exit; the server must not run
+    #[arg(long)]
+    pub(crate) check_data: bool,
 }
 
 /// `micro login`

@@ -59,8 +59,17 @@ use printer::{Output, Printer};
 /// The version of this program.
 pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
 
-/// Does what the command line says; `server` runs the daemon.
-pub fn main(args: Vec<OsString>, server: fn(Loaded) -> ExitCode) -> ExitCode {
+/// What the CLI starts and knows nothing about.
+#[derive(Clone, Copy)]
+pub struct Daemon {
+    /// `micro server`.
+    pub start: fn(Loaded) -> ExitCode,
+    /// `micro server --check-data`.
+    pub check_data: fn(Loaded) -> ExitCode,
+}
+
+/// Does what the command line says.
+pub fn main(args: Vec<OsString>, daemon: Daemon) -> ExitCode {
     let command = command_line::command();
     let args = argv::normalise(args, &command);
     let asked = command_line::path_of(&args, &command);
@@ -68,7 +77,7 @@ pub fn main(args: Vec<OsString>, server: fn(Loaded) -> ExitCode) -> ExitCode {
         .try_get_matches_from(args)
         .and_then(|matches| Ok((CommandLine::from_arg_matches(&matches)?, matches)));
     match parsed {
-        Ok((line, matches)) => dispatch(line, &matches, server),
+        Ok((line, matches)) => dispatch(line, &matches, daemon),
         Err(e) if e.kind() == ErrorKind::InvalidSubcommand => {
             unrecognised(&e, &asked);
             ExitCode::FAILURE
@@ -102,13 +111,13 @@ fn unrecognised(error: &clap::Error, path: &str) {
     );
 }
 
-fn dispatch(line: CommandLine, matches: &ArgMatches, server: fn(Loaded) -> ExitCode) -> ExitCode {
+fn dispatch(line: CommandLine, matches: &ArgMatches, daemon: Daemon) -> ExitCode {
     let printer = Printer::new(match line.output {
         None | Some(Form::Text) => Output::Text,
         Some(Form::Json) => Output::Json,
         Some(Form::Raw) => Output::Raw,
     });
-    match command::run(line, matches, printer, server) {
+    match command::run(line, matches, printer, daemon) {
         Ok(code) => code,
         Err(e) => {
             if !e.is_silent() {

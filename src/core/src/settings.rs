@@ -100,6 +100,8 @@ pub struct Limits {
     /// See [`KEYS`].
     pub body: ByteSize,
     /// See [`KEYS`].
+    pub state: ByteSize,
+    /// See [`KEYS`].
     pub start_timeout: Span,
     /// See [`KEYS`].
     pub log_file: ByteSize,

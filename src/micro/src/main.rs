@@ -10,6 +10,11 @@ use std::{
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+const DAEMON: micro_cli::Daemon = micro_cli::Daemon {
+    start: micro_server::run,
+    check_data: micro_server::check_data,
+};
+
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     match args.get(1).and_then(|arg| arg.to_str()) {
@@ -17,9 +22,9 @@ fn main() -> ExitCode {
         Some("__init") => micro_sandbox::init::main(),
         Some("server") => {
             modest_memory(&args);
-            micro_cli::main(args, micro_server::run)
+            micro_cli::main(args, DAEMON)
         }
-        _ => micro_cli::main(args, micro_server::run),
+        _ => micro_cli::main(args, DAEMON),
     }
 }
 

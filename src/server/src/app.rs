@@ -119,7 +119,14 @@ async fn serve() -> Result<(), Error> {
     let state = StateDir::new(&settings.server.state_dir);
     let clock = Clock::System;
     let sqlite = Sqlite::open(&state.sqlite())?;
-    let storage = Storage::open(&state.storage(), micro_storage::Options::default())?;
+    let quota = Some(settings.limits.state.0).filter(|bytes| *bytes > 0);
+    let storage = Storage::open(
+        &state.storage(),
+        micro_storage::Options {
+            quota,
+            ..Default::default()
+        },
+    )?;
 
     // Services.
     let default_account = has_default_account(&settings, &addresses);

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `app.rs` | start: settings → stores → services → pipeline → doors, top to bottom |
 //! | `ports.rs` | the adapters between what a crate asks for and what another offers |
+//! | `check.rs` | `--check-data`: reads everything that is kept |
 //! | `builtins.rs` | the built-in services as routes of the pipeline |
 //! | `routes.rs` | registry changes → the pipeline's routing table |
 //! | `doors.rs` | one thread and one runtime per core, each with a listener of every door |
@@ -20,6 +21,7 @@ mod admin;
 mod app;
 mod banner;
 mod builtins;
+mod check;
 mod doors;
 mod idle;
 mod ports;
@@ -32,6 +34,7 @@ use std::process::ExitCode;
 use micro_core::settings::Loaded;
 
 pub use app::Error;
+pub use check::check_data;
 
 /// Runs the supervisor until it is told to stop.
 pub fn run(loaded: Loaded) -> ExitCode {

@@ -187,6 +187,28 @@ impl Sqlite {
         self.inner.readers.run(f)
     }
 
+    /// Reads the whole file, changing nothing, and says what is damaged; the server must not run.
+    /// Nothing where there is no file.
+    ///
+    /// # Errors
+    /// When it cannot be opened at all.
+    pub fn check(path: &Path) -> Result<Vec<String>, Error> {
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+            .map_err(Error::sqlite)?;
+        let mut found = Vec::new();
+        connection
+            .pragma_query(None, "integrity_check", |row| {
+                found.push(row.get::<_, String>(0)?);
+                Ok(())
+            })
+            .map_err(Error::sqlite)?;
+        found.retain(|line| line != "ok");
+        Ok(found)
+    }
+
     /// Finishes the writes that are queued, moves the log into the database and closes it. Every
     /// later use answers [`Error::Closed`].
     pub fn close(&self) {

@@ -7,6 +7,7 @@ use micro_core::settings::{self, KEYS, Loaded};
 use serde_json::{Map, json};
 
 use crate::{
+    Daemon,
     command_line::Server,
     error::{Error, Result},
     printer::Printer,
@@ -18,7 +19,7 @@ pub(crate) fn run(
     printer: Printer,
     args: &Server,
     matches: Option<&ArgMatches>,
-    start: fn(Loaded) -> ExitCode,
+    daemon: Daemon,
 ) -> Result<ExitCode> {
     let flags: BTreeMap<String, String> = KEYS
         .iter()
@@ -43,7 +44,10 @@ pub(crate) fn run(
         printer.note("The settings are fine.");
         return Ok(ExitCode::SUCCESS);
     }
-    Ok(start(loaded))
+    if args.check_data {
+        return Ok((daemon.check_data)(loaded));
+    }
+    Ok((daemon.start)(loaded))
 }
 
 fn print(printer: Printer, loaded: &Loaded) -> Result<()> {

@@ -28,7 +28,12 @@ type Test = (&'static str, fn(&Bench));
 
 fn main() -> ExitCode {
     if env::var_os(CLI).is_some() {
-        return micro_cli::main(env::args_os().collect(), |_| ExitCode::from(42));
+        let start = |_| ExitCode::from(42);
+        let daemon = micro_cli::Daemon {
+            start,
+            check_data: start,
+        };
+        return micro_cli::main(env::args_os().collect(), daemon);
     }
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let seen = Arc::new(Mutex::new(Seen::default()));

@@ -191,6 +191,12 @@ pub const KEYS: &[Key] = &[
         "Largest request body that the gateway turns into a message.",
     ),
     key(
+        "limits.state",
+        Shape::Text,
+        "0",
+        "What a namespace may keep in records, settings, events and blobs together; 0 is whatever fits.",
+    ),
+    key(
         "limits.start_timeout",
         Shape::Text,
         "30s",
