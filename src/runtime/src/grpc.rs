@@ -357,13 +357,7 @@ impl Runtime for Grpc {
         request: Request<Streaming<wire::LogsRequest>>,
     ) -> Result<Response<Self::LogsStream>, Status> {
         let refuse = refuse("runtime.Runtime.Logs");
-        let caller = caller(&request);
-        // Micro's clients do not close their side; the first message is all there is to wait for.
-        let sent = request
-            .into_inner()
-            .message()
-            .await?
-            .ok_or_else(|| refuse(Error::NoServiceSent))?;
+        let (caller, sent) = first(request, refuse).await?;
         let stream = self.open_logs(&caller, sent).await.map_err(refuse)?;
         Ok(Response::new(Box::pin(ReceiverStream::new(stream).map(Ok))))
     }
@@ -408,6 +402,17 @@ impl Runtime for Grpc {
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
+}
+
+/// Who asks, and what. Micro's clients do not close their side; the first message is all there is to
+/// wait for.
+async fn first<T>(
+    request: Request<Streaming<T>>,
+    refuse: impl FnOnce(Error) -> Status,
+) -> Result<(Caller, T), Status> {
+    let caller = caller(&request);
+    let sent = request.into_inner().message().await?;
+    Ok((caller, sent.ok_or_else(|| refuse(Error::NoServiceSent))?))
 }
 
 /// Namespaces, network policies and quotas are taken and have no effect, as on Micro's own local
@@ -457,12 +462,7 @@ impl Build for Grpc {
         request: Request<Streaming<wire::Service>>,
     ) -> Result<Response<Self::ReadStream>, Status> {
         let refuse = refuse("runtime.Build.Read");
-        let caller = caller(&request);
-        let sent = request
-            .into_inner()
-            .message()
-            .await?
-            .ok_or_else(|| refuse(Error::NoServiceSent))?;
+        let (caller, sent) = first(request, refuse).await?;
         let stream = self.open_build(&caller, sent).await.map_err(refuse)?;
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
