@@ -15,7 +15,6 @@ use crate::disk::{
 mod damage;
 mod faults;
 mod model;
-mod speed;
 mod together;
 
 /// What the log remembers.
