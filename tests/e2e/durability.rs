@@ -6,7 +6,7 @@ use std::{
     collections::BTreeSet,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    process::{Child, Stdio},
+    process::{Child, ChildStdout, Stdio},
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -21,6 +21,8 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::{Value, json};
+
+use crate::fixtures::Ends;
 
 /// Writers of each kind.
 const WRITERS: usize = 2;
@@ -128,9 +130,18 @@ fn base64(text: &str) -> String {
     out
 }
 
-/// A member of the group, printing each event before it acknowledges it.
-fn consumer(server: &Server) -> Child {
-    server
+/// A member of the group, printing each event before it acknowledges it; killed when dropped.
+struct Consumer(Child);
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn consumer(server: &Server) -> (Consumer, BufReader<ChildStdout>) {
+    let mut child = server
         .command(server.binary())
         .args(["events", "consume", "crashes", "--group", "readers"])
         .args(["--from", "beginning"])
@@ -138,7 +149,9 @@ fn consumer(server: &Server) -> Child {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .unwrap()
+        .unwrap();
+    let printed = BufReader::new(child.stdout.take().unwrap());
+    (Consumer(child), printed)
 }
 
 /// The name of the event in a line of a consumer.
@@ -180,9 +193,9 @@ fn acknowledged_writes_survive_sigkill_of_everything() {
         let stop = AtomicBool::new(false);
         let done: [AtomicU64; 3] = Default::default();
         let gateway = server.address("gateway");
-        let mut reader = consumer(&server);
-        let lines = BufReader::new(reader.stdout.take().unwrap()).lines();
         thread::scope(|scope| {
+            let (_reader, printed) = consumer(&server);
+            let _stop = Ends(&stop);
             for writer in 0..WRITERS {
                 let caller = || Caller::new(gateway, &token).expect("the gateway accepts");
                 let prefix = move |kind| format!("{kind}-{round}-{writer}");
@@ -236,21 +249,16 @@ fn acknowledged_writes_survive_sigkill_of_everything() {
                 });
             }
             scope.spawn(|| {
-                for line in lines.map_while(Result::ok) {
-                    seen.lock().unwrap().extend(name_in(&line));
-                }
+                note(printed, &seen);
             });
             eventually("writes of each kind", Duration::from_secs(60), || {
                 done.iter().all(|n| n.load(Relaxed) >= ENOUGH).then_some(())
             });
-            // The node first: the supervisor would start another one.
+            // The supervisor first: it would start another node.
             let node = server.node().expect("the node runs");
             kill(Pid::from_raw(server.supervisor()), Signal::SIGKILL).expect("ours");
             kill(Pid::from_raw(node), Signal::SIGKILL).expect("ours");
-            let _ = reader.kill();
-            stop.store(true, Relaxed);
         });
-        let _ = reader.wait();
         server.stop();
         server.launch();
         follow(&server);
@@ -259,25 +267,24 @@ fn acknowledged_writes_survive_sigkill_of_everything() {
 
     // Each event came to the group at least once.
     let published = kept.events.lock().unwrap().clone();
-    let mut reader = consumer(&server);
-    let lines = BufReader::new(reader.stdout.take().unwrap()).lines();
     thread::scope(|scope| {
+        let (_reader, printed) = consumer(&server);
         scope.spawn(|| {
-            for line in lines.map_while(Result::ok) {
-                seen.lock().unwrap().extend(name_in(&line));
-            }
+            note(printed, &seen);
         });
-        let complete = || published.is_subset(&seen.lock().unwrap()).then_some(());
-        let deadline = std::time::Instant::now() + Duration::from_secs(60);
-        while complete().is_none() && std::time::Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(50));
-        }
-        let _ = reader.kill();
+        eventually(
+            "the delivery of each event",
+            Duration::from_secs(60),
+            || published.is_subset(&seen.lock().unwrap()).then_some(()),
+        );
     });
-    let _ = reader.wait();
-    let seen = seen.lock().unwrap();
-    let lost: Vec<_> = published.difference(&seen).take(5).collect();
-    assert!(lost.is_empty(), "never delivered: {lost:?}");
+}
+
+/// Notes the events that a consumer prints, until it ends.
+fn note(printed: BufReader<ChildStdout>, seen: &Mutex<BTreeSet<String>>) {
+    for line in printed.lines().map_while(Result::ok) {
+        seen.lock().unwrap().extend(name_in(&line));
+    }
 }
 
 /// Reads everything that was ever acknowledged.

@@ -1,6 +1,9 @@
 //! Services small enough to be written down here.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use micro_tests::Server;
 
@@ -80,4 +83,14 @@ pub(crate) fn enter(server: &Server, namespace: &str) {
     server
         .cli(["login", "--username", "boss", "--password", "s3cret"])
         .ok();
+}
+
+/// Sets the flag when it is dropped, by a failed assertion too: threads of a scope that wait for it
+/// would keep the failure from ever being told.
+pub(crate) struct Ends<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

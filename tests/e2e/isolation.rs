@@ -11,7 +11,7 @@ use std::{
 use micro_tests::{Reply, Server};
 use serde_json::{Map, Value, json};
 
-use crate::fixtures::{administrator, enter, run_echo};
+use crate::fixtures::{Ends, administrator, enter, run_echo};
 
 /// Stands in everything of red's that a caller cannot know.
 const SECRET: &str = "cinnabar";
@@ -183,15 +183,6 @@ fn about_red(value: &Value, flags: bool) -> Value {
         object.insert(name.to_owned(), filled);
     }
     Value::Object(object)
-}
-
-/// Says so when it is dropped, by a failed assertion too.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
 }
 
 #[test]
